@@ -1,2 +1,89 @@
-//! placeholder
-fn main() {}
+//! `stillmetal-agent`: one static binary with every duty of a node, chosen by name or subcommand.
+//!
+//! As `/init` and `/sbin/init` it is PID 1 of the appliance; `serve` is the node's API; `tune` and
+//! `restore` quiet an ordinary host and put it back; `enter` and `burn` are small helpers.
+
+mod burn;
+mod enter;
+mod kmsg;
+mod serve;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Exit code for wrong use, as clap's own.
+const USAGE: u8 = 2;
+/// Exit code when the system could not do it.
+const FAILED: u8 = 3;
+
+/// Turns a Linux machine into a quiet, remotely driven benchmark node.
+#[derive(Debug, Parser)]
+#[command(name = "stillmetal-agent", version, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 the system could not do it.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Be PID 1 of the appliance (the kernel starts this; it refuses to run otherwise).
+    Init,
+    /// Serve the node: quiet the CPUs, run the engine, answer the API over mutual TLS.
+    Serve(serve::ServeArguments),
+    /// Quiet the CPUs of this host; `restore` undoes it.
+    Tune(stillmetal_tune::cli::TuneArgs),
+    /// Put back what `tune` changed.
+    Restore(stillmetal_tune::cli::RestoreArgs),
+    /// Enter a cgroup, then become another program.
+    #[command(hide = true)]
+    Enter(enter::EnterArguments),
+    /// Keep CPUs busy for a while and print the CPU time that each thread got.
+    Burn(burn::BurnArguments),
+    /// Print a completion script for a shell.
+    Completions { shell: clap_complete::Shell },
+}
+
+fn main() -> ExitCode {
+    if is_init() {
+        stillmetal_init::run();
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // --help and --version come this way too; a closed pipe is nobody's error
+            drop(error.print());
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match arguments.command {
+        Command::Init => stillmetal_init::run(),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Tune(arguments) => stillmetal_tune::cli::run_tune(&arguments, &mut std::io::stdout()).map_err(Into::into),
+        Command::Restore(arguments) => stillmetal_tune::cli::run_restore(&arguments, &mut std::io::stdout()).map_err(Into::into),
+        Command::Enter(arguments) => enter::run(&arguments),
+        Command::Burn(arguments) => burn::run(&arguments),
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "stillmetal-agent",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("stillmetal-agent: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+/// The kernel starts `/init` (in the initramfs) and stage one then `/sbin/init`.
+fn is_init() -> bool {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    std::process::id() == 1
+        && name.as_deref().and_then(Path::file_name).is_some_and(|name| name == "init")
+}

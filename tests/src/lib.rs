@@ -1,1 +1,4 @@
-//! placeholder
+//! What the VM tests, the demo and the figures share.
+
+pub mod bench;
+pub mod observe;

@@ -1,1 +1,31 @@
-//! placeholder
+//! The node behind the API: it supervises the engine, places containers on isolated CPUs, runs
+//! host processes, and reports what it is and counts.
+//!
+//! It implements the traits of `stillmetal-proxy`; it never sees a TLS connection or a Docker
+//! request. Kernel files are reached through [`host::Tree`] only.
+
+pub mod cgroups;
+pub mod engine;
+mod http;
+mod node;
+pub mod placement;
+pub mod power;
+mod process;
+pub mod status;
+
+pub use http::Http;
+pub use node::{Node, Parts, since_boot};
+pub use process::Processes;
+
+/// An error and its causes in one line, for logs and answers.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,1 +1,34 @@
-//! placeholder
+//! The node's container API: a mutual-TLS listener and a streaming reverse proxy in front of the
+//! engine's unix socket.
+//!
+//! Who calls is read from the client certificate. `policy` decides about every request; bodies that
+//! it must see are buffered within bounds, and what goes to the engine is the re-serialised value
+//! that was checked, at a target that was rebuilt, with headers from an allow-list. Everything else
+//! streams in both directions, with the peers' own flow control as the only buffer.
+//!
+//! What this crate does not do: it neither starts the engine nor chooses CPUs, see the traits
+//! [`EngineGate`], [`Placement`] and [`NodeApi`].
+
+mod audit;
+mod body;
+mod clock;
+mod connection;
+mod create;
+mod engine_client;
+mod forward;
+mod headers;
+mod inspect;
+mod limits;
+mod listener;
+mod peer;
+mod respond;
+mod splice;
+mod start;
+mod subjects;
+mod traits;
+mod upgrade;
+
+pub use limits::Limits;
+pub use listener::{Error, Parts, Server};
+pub use respond::{full, json, message};
+pub use traits::{Body, BodyError, Claimed, EngineGate, EngineStatus, NodeApi, Placement};

@@ -1,0 +1,84 @@
+# Two commands: `make run` shows the main job working, `make test` tests everything. Both do all
+# set-up first. Long steps are cached outside the tree ($STILLMETAL_CACHE, ~/.cache/stillmetal).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export STILLMETAL_CACHE ?= $(HOME)/.cache/stillmetal
+export CARGO_TARGET_DIR ?= $(STILLMETAL_CACHE)/target
+BUILD := build
+TARGET := x86_64-unknown-linux-gnu
+CARGO := scripts/cargo
+# The image's binaries are static. The flag goes with --target, or proc-macros would get it too.
+STATIC := RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/stillmetal --remap-path-prefix=$(HOME)/.cargo=/cargo" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/static
+TOOL = $(CARGO_TARGET_DIR)/debug/stillmetal-image
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## install what the build needs (Debian packages, Rust toolchain)
+	@scripts/setup
+
+.PHONY: run
+run: image ## set up, build, boot one node in QEMU and run the demo benchmark on it
+	@$(CARGO) run --quiet -p stillmetal-tests --bin demo
+
+.PHONY: node
+node: image ## boot a node and keep it running; prints how to point a docker context at it
+	@$(CARGO) run --quiet -p stillmetal-tests --bin demo -- --keep
+
+.PHONY: kernel
+kernel: setup ## build the kernel (cached by its inputs)
+	@kernel-config/build.sh --out $(BUILD)
+
+.PHONY: agent
+agent: setup ## build the static agent binary
+	@$(STATIC) $(CARGO) build --quiet --locked --profile dist --target $(TARGET) -p stillmetal-agent
+	@mkdir -p $(BUILD)
+	@cp --update $(CARGO_TARGET_DIR)/static/$(TARGET)/dist/stillmetal-agent $(BUILD)/stillmetal-agent
+
+.PHONY: tool
+tool: setup
+	@$(CARGO) build --quiet --locked -p stillmetal-image
+
+.PHONY: image
+image: kernel agent tool ## build kernel and initramfs into build/
+	@$(TOOL) build --kernel $(BUILD)/stillmetal-kernel --modules $(BUILD)/stillmetal-modules.tar --agent $(BUILD)/stillmetal-agent --out $(BUILD)
+	@$(TOOL) docker-cli --out $(BUILD)/docker
+
+.PHONY: relock
+relock: tool ## move the package lock to the mirror's current versions, then run the tests
+	@$(TOOL) relock
+	@$(MAKE) test
+
+.PHONY: check
+check: setup ## formats, lints, licences
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
+	@scripts/deny
+
+.PHONY: test test-fast test-root test-vm
+test: check test-fast test-root test-vm ## everything: lints, unit tests, root lane, VM lane
+
+test-fast: setup ## no root, no network, no engine
+	@$(CARGO) test --locked --workspace
+
+test-root: image ## namespaces, cgroups, package mirror, a real engine
+	@scripts/test-root
+
+test-vm: image ## the image in QEMU
+	@$(CARGO) test --locked -p stillmetal-tests --test vm -- --ignored --test-threads=1
+
+.PHONY: bench
+bench: image ## compare with Debian + docker.io side by side; ONLY=id-prefix,… chooses figures
+	@$(CARGO) run --quiet --release -p stillmetal-tests --bin bench -- $(if $(ONLY),--only $(ONLY))
+
+.PHONY: fuzz
+fuzz: setup ## fuzz the parsers, SECONDS_EACH=60 a target
+	@scripts/fuzz $(or $(SECONDS_EACH),60)
+
+.PHONY: clean
+clean: ## remove build/ (the cache outside the tree stays)
+	@rm -rf $(BUILD)

@@ -1,0 +1,187 @@
+//! The agent's own questions to the engine, through `bollard` over its unix socket.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bollard::query_parameters::{
+    EventsOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions, StopContainerOptions,
+};
+use bollard::Docker;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+
+use crate::placement::containers::{Containers, ContainersError, Seen};
+
+/// No question of ours takes longer on a live engine.
+const ANSWER_SECONDS: u64 = 30;
+
+/// A client for the engine at one socket.
+#[derive(Debug, Clone)]
+pub struct EngineClient {
+    socket: PathBuf,
+}
+
+impl EngineClient {
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// # Errors
+    /// When the socket's path is not valid for bollard.
+    pub fn connect(&self) -> Result<Docker, bollard::errors::Error> {
+        // The engine is ours (26.1, API 1.45); bollard's newer default is negotiated down.
+        Docker::connect_with_unix(
+            &self.socket.to_string_lossy(),
+            ANSWER_SECONDS,
+            &bollard::ClientVersion { major_version: 1, minor_version: 45 },
+        )
+    }
+
+    /// Stops every running container, each with `grace_seconds` before SIGKILL; all at once.
+    /// Returns how many did not confirm their end.
+    pub async fn stop_all(&self, grace_seconds: i32) -> usize {
+        let Ok(docker) = self.connect() else { return 0 };
+        let running = match docker.list_containers(None::<ListContainersOptions>).await {
+            Ok(running) => running,
+            Err(error) => {
+                tracing::warn!(%error, "running containers could not be listed for shutdown");
+                return 0;
+            }
+        };
+        let stops = running.into_iter().filter_map(|container| container.id).map(|id| {
+            let docker = docker.clone();
+            async move {
+                let options = StopContainerOptions { t: Some(grace_seconds), ..Default::default() };
+                docker.stop_container(&id, Some(options)).await.is_err()
+            }
+        });
+        futures_util::future::join_all(stops).await.into_iter().filter(|failed| *failed).count()
+    }
+
+    /// The pid of a container's first process, 0 when it does not run.
+    ///
+    /// # Errors
+    /// [`ContainersError`].
+    pub async fn pid(&self, id_or_name: &str) -> Result<i64, ContainersError> {
+        let docker = self.connect().map_err(|error| engine("connect", error))?;
+        let found = docker
+            .inspect_container(id_or_name, None::<InspectContainerOptions>)
+            .await
+            .map_err(|error| missing_or(id_or_name, "inspect a container", error))?;
+        Ok(found.state.and_then(|state| state.pid).unwrap_or(0))
+    }
+
+    /// Notifies whenever a container ended or was removed, and once after each (re)connection,
+    /// since events may have been missed before. Runs until it is dropped.
+    pub async fn notify_ends(&self, ended: &Notify) {
+        loop {
+            if let Ok(docker) = self.connect() {
+                let filters = HashMap::from([
+                    ("type".to_owned(), vec!["container".to_owned()]),
+                    ("event".to_owned(), vec!["die".to_owned(), "destroy".to_owned()]),
+                ]);
+                let options = EventsOptions { filters: Some(filters), ..Default::default() };
+                let mut events = Box::pin(docker.events(Some(options)));
+                ended.notify_one();
+                while let Some(Ok(_event)) = events.next().await {
+                    ended.notify_one();
+                }
+            }
+            // the engine is not there (yet, or any more)
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn look(&self, docker: &Docker, id_or_name: &str) -> Result<Seen, ContainersError> {
+        let found = docker
+            .inspect_container(id_or_name, None::<InspectContainerOptions>)
+            .await
+            .map_err(|error| missing_or(id_or_name, "inspect a container", error))?;
+        let state = found.state.unwrap_or_default();
+        Ok(Seen {
+            id: found.id.unwrap_or_default(),
+            name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+            cgroup_parent: found
+                .host_config
+                .and_then(|host| host.cgroup_parent)
+                .unwrap_or_default(),
+            alive: state.running == Some(true) || state.restarting == Some(true),
+        })
+    }
+}
+
+impl Containers for EngineClient {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Seen>, ContainersError>> {
+        Box::pin(async move {
+            let docker = self.connect().map_err(|error| engine("connect", error))?;
+            let options = ListContainersOptions { all: true, ..Default::default() };
+            let all = docker
+                .list_containers(Some(options))
+                .await
+                .map_err(|error| engine("list containers", error))?;
+            let mut seen = Vec::with_capacity(all.len());
+            for id in all.into_iter().filter_map(|container| container.id) {
+                match self.look(&docker, &id).await {
+                    Ok(container) => seen.push(container),
+                    // it went away between the two questions
+                    Err(ContainersError::NoSuch { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(seen)
+        })
+    }
+
+    fn inspect<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, Result<Seen, ContainersError>> {
+        Box::pin(async move {
+            let docker = self.connect().map_err(|error| engine("connect", error))?;
+            self.look(&docker, id_or_name).await
+        })
+    }
+
+    fn kill<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ContainersError>> {
+        Box::pin(async move {
+            let docker = self.connect().map_err(|error| engine("connect", error))?;
+            docker
+                .kill_container(id, None::<KillContainerOptions>)
+                .await
+                .map_err(|error| missing_or(id, "kill a container", error))
+        })
+    }
+}
+
+/// Waits until the engine answers a ping.
+pub(super) async fn answers(socket: PathBuf, deadline: Instant) -> Result<(), String> {
+    let client = EngineClient::new(&socket);
+    loop {
+        let answer = match client.connect() {
+            Ok(docker) => tokio::time::timeout(Duration::from_secs(5), docker.ping()).await,
+            Err(error) => Ok(Err(error)),
+        };
+        let why = match answer {
+            Ok(Ok(_pong)) => return Ok(()),
+            Ok(Err(error)) => crate::chain(&error),
+            Err(_elapsed) => "no answer to a ping within 5 s".into(),
+        };
+        if Instant::now() >= deadline {
+            return Err(why);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn engine(action: &'static str, error: bollard::errors::Error) -> ContainersError {
+    ContainersError::Engine { action, source: Box::new(error) }
+}
+
+fn missing_or(id: &str, action: &'static str, error: bollard::errors::Error) -> ContainersError {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { status_code: 404, .. } => {
+            ContainersError::NoSuch { id: id.into() }
+        }
+        other => engine(action, other),
+    }
+}

@@ -1,0 +1,213 @@
+//! `/stillmetal/v1/…`: the node's own API, beside the container API on the same port.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use policy::{Denial, Role};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stillmetal_proxy::{Body, NodeApi};
+
+use crate::Node;
+use crate::power::PowerRequest;
+
+/// Bodies of this API are small JSON objects.
+const BODY_BYTES: usize = 256 * 1024;
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest `?wait=` that is honoured; clients ask again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The API over one node.
+#[derive(Debug, Clone)]
+pub struct Http {
+    node: Arc<Node>,
+}
+
+impl Http {
+    #[must_use]
+    pub fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    async fn answer(&self, role: Role, request: Request<Incoming>) -> Result<Response<Body>, Denial> {
+        let path = request.uri().path().to_owned();
+        let query = query(request.uri().query().unwrap_or_default())?;
+        let method = request.method().clone();
+        let Some(rest) = path.strip_prefix("/stillmetal/v1/") else {
+            return Err(not_found(&path));
+        };
+        let parts: Vec<&str> = rest.split('/').collect();
+        match (&method, parts.as_slice()) {
+            (&Method::GET, ["health"]) => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
+            (&Method::GET, ["node"]) => {
+                let status = self.node.status();
+                if wants_text(&request, &query) {
+                    return Ok(text(crate::status::render(&status)));
+                }
+                json(StatusCode::OK, &status)
+            }
+            (&Method::GET, ["manifest"]) => self.node.manifest().map(|manifest| {
+                respond(StatusCode::OK, "application/json", manifest.into())
+            }),
+            (&Method::GET, ["counters"]) => {
+                let cpus = query
+                    .get("cpus")
+                    .map(|cpus| cpus.parse())
+                    .transpose()
+                    .map_err(|error: cpulist::ParseError| bad(error.to_string()))?;
+                let container = query.get("container").map(String::as_str);
+                json(StatusCode::OK, &self.node.counters(cpus, container).await?)
+            }
+            (&Method::GET, ["processes"]) => json(StatusCode::OK, &self.node.processes().list()),
+            (&Method::POST, ["processes"]) => {
+                admin_only(role, "run host processes")?;
+                let wanted = body(request).await?;
+                json(StatusCode::CREATED, &self.node.processes().start(wanted).await?)
+            }
+            (&Method::GET, ["processes", id]) => {
+                let wait = seconds(query.get("wait"))?.min(LONGEST_WAIT);
+                let id = process_id(id)?;
+                let status = self.node.processes().get(id, wait).await;
+                json(StatusCode::OK, &status.ok_or_else(|| no_process(id))?)
+            }
+            (&Method::DELETE, ["processes", id]) => {
+                admin_only(role, "end host processes")?;
+                let id = process_id(id)?;
+                if self.node.processes().kill(id) {
+                    Ok(respond(StatusCode::NO_CONTENT, "application/json", Bytes::new()))
+                } else {
+                    Err(no_process(id))
+                }
+            }
+            (&Method::POST, ["power"]) => {
+                admin_only(role, "power the node off or reboot it")?;
+                let wanted: PowerRequest = body(request).await?;
+                crate::power::ask_init(wanted.action)?;
+                json(StatusCode::ACCEPTED, &wanted)
+            }
+            (_, ["health" | "node" | "manifest" | "counters"]) => Err(wrong_method(&method, "GET")),
+            (_, ["processes"]) => Err(wrong_method(&method, "GET, POST")),
+            (_, ["processes", _]) => Err(wrong_method(&method, "GET, DELETE")),
+            (_, ["power"]) => Err(wrong_method(&method, "POST")),
+            _ => Err(not_found(&path)),
+        }
+    }
+}
+
+impl NodeApi for Http {
+    fn handle(&self, role: Role, request: Request<Incoming>) -> BoxFuture<'_, Response<Body>> {
+        Box::pin(async move {
+            self.answer(role, request).await.unwrap_or_else(|denial| {
+                let status = StatusCode::from_u16(denial.status)
+                    .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let body = serde_json::json!({ "message": denial.message }).to_string();
+                respond(status, "application/json", body.into())
+            })
+        })
+    }
+}
+
+fn wrong_method(method: &Method, allowed: &str) -> Denial {
+    Denial { status: 405, message: format!("{method} is not offered here, only {allowed}") }
+}
+
+fn not_found(path: &str) -> Denial {
+    Denial {
+        status: 404,
+        message: format!(
+            "no resource {path}; there are /stillmetal/v1/{{health,node,counters,manifest,processes,power}}"
+        ),
+    }
+}
+
+fn no_process(id: u64) -> Denial {
+    Denial {
+        status: 404,
+        message: format!("no host process {id}; GET /stillmetal/v1/processes lists them"),
+    }
+}
+
+fn bad(message: String) -> Denial {
+    Denial { status: 400, message }
+}
+
+fn process_id(text: &str) -> Result<u64, Denial> {
+    text.parse().map_err(|_| bad(format!("`{text}` is not a host-process id (a whole number)")))
+}
+
+fn admin_only(role: Role, what: &str) -> Result<(), Denial> {
+    match role {
+        Role::Admin => Ok(()),
+        Role::User => Err(Denial {
+            status: 403,
+            message: format!("role `user` may not {what}: use a certificate of role `admin`"),
+        }),
+    }
+}
+
+fn seconds(text: Option<&String>) -> Result<Duration, Denial> {
+    text.map_or(Ok(Duration::ZERO), |text| {
+        text.parse()
+            .map(Duration::from_secs)
+            .map_err(|_| bad(format!("`wait={text}`: give whole seconds")))
+    })
+}
+
+/// `a=1&b=2`. Values here are CPU lists, ids and numbers, so nothing needs percent-decoding; what
+/// would need it is refused rather than misread.
+fn query(text: &str) -> Result<BTreeMap<String, String>, Denial> {
+    let mut pairs = BTreeMap::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = value.replace("%2C", ",").replace("%2c", ",");
+        if value.contains(['%', '+']) || pairs.insert(name.to_owned(), value).is_some() {
+            return Err(bad(format!("query parameter `{name}` is repeated or badly encoded")));
+        }
+    }
+    Ok(pairs)
+}
+
+fn wants_text(request: &Request<Incoming>, query: &BTreeMap<String, String>) -> bool {
+    query.get("format").is_some_and(|format| format == "text")
+        || request.headers().get(ACCEPT).is_some_and(|accept| accept == "text/plain")
+}
+
+async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Denial> {
+    let limited = Limited::new(request.into_body(), BODY_BYTES).collect();
+    let bytes = match tokio::time::timeout(BODY_DEADLINE, limited).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) => {
+            let status = if error.is::<http_body_util::LengthLimitError>() { 413 } else { 400 };
+            return Err(Denial { status, message: format!("request body: {error}") });
+        }
+        Err(_elapsed) => {
+            let message = format!("request body did not arrive within {BODY_DEADLINE:?}");
+            return Err(Denial { status: 408, message });
+        }
+    };
+    serde_json::from_slice(&bytes).map_err(|error| bad(format!("request body: {error}")))
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response<Body>, Denial> {
+    let text = serde_json::to_vec(value)
+        .map_err(|error| Denial { status: 500, message: format!("answer: {error}") })?;
+    Ok(respond(status, "application/json", text.into()))
+}
+
+fn text(text: String) -> Response<Body> {
+    respond(StatusCode::OK, "text/plain; charset=utf-8", text.into())
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

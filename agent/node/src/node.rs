@@ -1,0 +1,235 @@
+//! The node as a whole: what it is, what runs on it, what it can say of itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use api::counters::TaskCounters;
+use api::node::{ClaimStatus, CountersSnapshot, EngineStatus, Memory, NodeStatus};
+use api::report::{NodeState, Report};
+use cpulist::CpuSet;
+use host::Tree;
+use policy::{Denial, NodeFacts};
+
+use crate::cgroups;
+use crate::engine::client::EngineClient;
+use crate::engine::{Engine, EngineState};
+use crate::placement::Placer;
+use crate::placement::ledger::{Hold, Pool};
+use crate::process::Processes;
+
+/// Where the image keeps its bill of materials.
+const MANIFEST: &str = "/usr/share/stillmetal/manifest.json";
+const MANIFEST_BYTES: u64 = 16 << 20;
+
+/// One node; shared by the API, the console and the background tasks.
+#[derive(Debug)]
+pub struct Node {
+    parts: Parts,
+    report: RwLock<Option<Report>>,
+}
+
+/// What a node is made of.
+pub struct Parts {
+    pub tree: Arc<dyn Tree>,
+    pub engine: Engine,
+    pub client: EngineClient,
+    pub placer: Arc<Placer>,
+    pub processes: Processes,
+    /// Why the engine is not started, when there is too little memory for it.
+    pub memory_low: Option<String>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, report: RwLock::new(None) }
+    }
+
+    /// Takes over what tuning found: from here on pinned work can be judged.
+    pub fn set_report(&self, report: Report) {
+        let unfit = self.unfit_reason(&report);
+        self.parts.placer.set_facts(
+            NodeFacts {
+                isolated: report.cpus.isolated.clone(),
+                housekeeping: report.cpus.housekeeping.clone(),
+                unfit,
+            },
+            Pool {
+                isolated: report.cpus.isolated.clone(),
+                nodes: report.cpus.numa_nodes.clone(),
+            },
+        );
+        *self.report.write().unwrap_or_else(PoisonError::into_inner) = Some(report);
+    }
+
+    /// Changes the report in place (interrupts that appeared later).
+    pub fn update_report(&self, change: impl FnOnce(&mut Report)) {
+        if let Some(report) = &mut *self.report.write().unwrap_or_else(PoisonError::into_inner) {
+            change(report);
+        }
+    }
+
+    #[must_use]
+    pub fn processes(&self) -> &Processes {
+        &self.parts.processes
+    }
+
+    #[must_use]
+    pub fn placer(&self) -> &Arc<Placer> {
+        &self.parts.placer
+    }
+
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.parts.engine
+    }
+
+    #[must_use]
+    pub fn client(&self) -> &EngineClient {
+        &self.parts.client
+    }
+
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let tree = &*self.parts.tree;
+        let line = |path: &str| tree.read(path).ok().map(|text| text.trim().to_owned());
+        let report = self.report.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let state = match &report {
+            None => NodeState::Unfit { reason: "tuning has not finished".into() },
+            Some(report) => match self.unfit_reason(report) {
+                Some(reason) => NodeState::Unfit { reason },
+                None => NodeState::Fit,
+            },
+        };
+        NodeStatus {
+            schema: "stillmetal-node/1".into(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            hostname: line("/proc/sys/kernel/hostname").unwrap_or_default(),
+            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            uptime_seconds: since_boot().as_secs(),
+            kernel: line("/proc/sys/kernel/osrelease"),
+            cmdline: line("/proc/cmdline"),
+            virtual_machine: report.as_ref().is_some_and(|report| report.hypervisor),
+            state,
+            memory: self.memory(),
+            engine: self.engine_status(),
+            tuning: report,
+            claims: self.claims(),
+        }
+    }
+
+    /// The image's bill of materials.
+    ///
+    /// # Errors
+    /// 404 on a host that is not the appliance.
+    pub fn manifest(&self) -> Result<String, Denial> {
+        self.parts.tree.read_up_to(MANIFEST, MANIFEST_BYTES).map_err(|error| Denial {
+            status: 404,
+            message: format!("{MANIFEST}: {error}; only the appliance's image carries one"),
+        })
+    }
+
+    /// Reads the counters now.
+    ///
+    /// # Errors
+    /// 404 for an unknown container, 500 when the kernel's files cannot be read.
+    pub async fn counters(
+        &self,
+        cpus: Option<CpuSet>,
+        container: Option<&str>,
+    ) -> Result<CountersSnapshot, Denial> {
+        let pid = match container {
+            None => 0,
+            Some(id) => self.parts.client.pid(id).await.map_err(|error| Denial {
+                status: 404,
+                message: crate::chain(&error),
+            })?,
+        };
+        let tree = &*self.parts.tree;
+        let taken_ns = u64::try_from(since_boot().as_nanos()).unwrap_or(u64::MAX);
+        let failed = |error: std::io::Error| Denial { status: 500, message: crate::chain(&error) };
+        let cpus = match cpus {
+            Some(cpus) => cpus,
+            None => online(tree).map_err(failed)?,
+        };
+        let cpus = host::counters::cpu_counters(tree, &cpus).map_err(failed)?;
+        let threads = (pid > 0).then(|| container_threads(tree, pid)).flatten();
+        Ok(CountersSnapshot { taken_ns, cpus, threads })
+    }
+
+    fn unfit_reason(&self, report: &Report) -> Option<String> {
+        self.parts.memory_low.clone().or_else(|| report.unfit().map(str::to_owned))
+    }
+
+    fn memory(&self) -> Memory {
+        let text = self.parts.tree.read("/proc/meminfo").unwrap_or_default();
+        let bytes = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+        };
+        Memory {
+            total_bytes: bytes("MemTotal:"),
+            available_bytes: bytes("MemAvailable:"),
+            too_little: self.parts.memory_low.clone(),
+        }
+    }
+
+    fn engine_status(&self) -> EngineStatus {
+        use stillmetal_proxy::EngineGate;
+        let detail = match self.parts.engine.engine() {
+            stillmetal_proxy::EngineStatus::Ready(_) => "ready".into(),
+            stillmetal_proxy::EngineStatus::NotReady { why } => why,
+        };
+        EngineStatus {
+            ready: matches!(self.parts.engine.state(), EngineState::Ready { .. }),
+            detail,
+        }
+    }
+
+    fn claims(&self) -> Vec<ClaimStatus> {
+        let claims = self.parts.placer.claims().into_iter();
+        claims
+            .map(|(token, claim)| ClaimStatus {
+                holder: claim.holder.to_string(),
+                state: match claim.hold {
+                    Hold::Running => "running",
+                    Hold::Reserved { .. } => "reserved",
+                    Hold::Stopped => "stopped",
+                }
+                .into(),
+                cgroup: format!("/{}", cgroups::partition_name(&token)),
+                cpus: claim.cpus,
+                mems: claim.mems,
+            })
+            .collect()
+    }
+}
+
+/// `CLOCK_BOOTTIME`.
+#[must_use]
+pub fn since_boot() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+        .map(Duration::from)
+        .expect("CLOCK_BOOTTIME exists since Linux 2.6.39")
+}
+
+fn online(tree: &dyn Tree) -> std::io::Result<CpuSet> {
+    tree.read("/sys/devices/system/cpu/online")?.parse().map_err(std::io::Error::other)
+}
+
+/// Threads of every process in the cgroup of `pid`.
+fn container_threads(tree: &dyn Tree, pid: i64) -> Option<BTreeMap<u32, TaskCounters>> {
+    let cgroup = tree.read(&format!("/proc/{pid}/cgroup")).ok()?;
+    let name = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?.trim().to_owned();
+    let pids = host::cgroup::Cgroups::new(tree).procs(&name).ok()?;
+    // a process that ended between the two reads has no counts any more
+    let threads = pids.into_iter().filter_map(|pid| host::counters::tasks(tree, pid).ok());
+    Some(threads.flatten().collect())
+}

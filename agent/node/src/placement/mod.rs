@@ -1,0 +1,366 @@
+//! Placement: which container runs on which isolated CPU, made true with cpuset partitions.
+//!
+//! The engine cannot place into a partition itself (it refuses CPUs that a partition took,
+//! quiet.md §2.3), so a pinned container gets `CgroupParent=/stillmetal-<token>` at create; the
+//! partition of that name is made right before it starts and goes away when it ended. Decisions
+//! are the [`ledger`]'s; this module keeps ledger, records, partitions and engine in agreement.
+
+pub mod containers;
+pub mod ledger;
+mod reconcile;
+pub mod records;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use cpulist::CpuSet;
+use futures_util::future::BoxFuture;
+use host::Tree;
+use policy::{CpuChoice, Denial, NodeFacts, Pin};
+use stillmetal_proxy::{Claimed, Placement};
+
+use crate::cgroups;
+use containers::{Containers, ContainersError};
+use ledger::{Holder, Ledger, Pool, Refusal, Token, Wish};
+use records::{Record, RecordError, Records};
+
+/// Keeps the promises of the ledger.
+pub struct Placer {
+    books: Mutex<Books>,
+    facts: RwLock<NodeFacts>,
+    tree: Arc<dyn Tree>,
+    engine: Arc<dyn Containers>,
+    /// Time since boot; a seam for tests.
+    clock: fn() -> Duration,
+}
+
+/// What changes together.
+struct Books {
+    ledger: Ledger,
+    records: Records,
+    asked: HashMap<Token, (String, String)>,
+    /// When each claim last changed: a list of containers older than that says nothing about it.
+    touched: HashMap<Token, Duration>,
+    next: u64,
+}
+
+impl std::fmt::Debug for Placer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Placer").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+impl Placer {
+    /// Reads back the claims that an earlier agent kept in `records_dir`.
+    ///
+    /// # Errors
+    /// [`RecordError`] when the directory cannot be made or listed.
+    pub fn open(
+        records_dir: &Path,
+        tree: Arc<dyn Tree>,
+        engine: Arc<dyn Containers>,
+        clock: fn() -> Duration,
+    ) -> Result<Self, RecordError> {
+        let records = Records::open(records_dir)?;
+        let mut books = Books {
+            ledger: Ledger::default(),
+            asked: HashMap::new(),
+            touched: HashMap::new(),
+            next: u64::try_from(clock().as_nanos()).unwrap_or(u64::MAX),
+            records,
+        };
+        for (token, record) in books.records.load()? {
+            books.asked.insert(
+                token.clone(),
+                (record.asked_cpuset_cpus.clone(), record.asked_cpuset_mems.clone()),
+            );
+            books.ledger.readopt(token, record.claim);
+        }
+        Ok(Self {
+            books: Mutex::new(books),
+            facts: RwLock::new(NodeFacts::default()),
+            tree,
+            engine,
+            clock,
+        })
+    }
+
+    /// Sets what there is to hand out, once tuning knows it.
+    pub fn set_facts(&self, facts: NodeFacts, pool: Pool) {
+        *self.facts.write().unwrap_or_else(PoisonError::into_inner) = facts;
+        self.books().ledger.set_pool(pool);
+    }
+
+    /// Takes CPUs for a host process and makes its partition.
+    ///
+    /// # Errors
+    /// A [`Denial`] that names the holder or the reason.
+    pub async fn claim_process(&self, wish: Wish, id: &str) -> Result<(Token, CpuSet), Denial> {
+        self.refuse_if_unfit()?;
+        let holder = Holder::Process { id: id.to_owned() };
+        let token = self.open_claim(wish, None, holder, ("", "")).await?;
+        let cpus = match self.make_partition(&token) {
+            Ok(cpus) => cpus,
+            Err(denial) => {
+                self.release(&token);
+                return Err(denial);
+            }
+        };
+        self.books().change(&token, (self.clock)(), |ledger| {
+            ledger.set_hold(&token, ledger::Hold::Running);
+        });
+        Ok((token, cpus))
+    }
+
+    /// Ends a claim and its partition; what still runs in it is killed.
+    pub fn release(&self, token: &Token) {
+        let mut books = self.books();
+        books.forget(token);
+        self.drop_partition(token);
+    }
+
+    /// Claims as they are, for the node's report.
+    #[must_use]
+    pub fn claims(&self) -> Vec<(Token, ledger::Claim)> {
+        let books = self.books();
+        books.ledger.claims().iter().map(|(token, claim)| (token.clone(), claim.clone())).collect()
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // Every critical section leaves the books consistent at each step, so a panic in one does
+        // not make them unusable.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Then no container can be one of a claim, and the engine need not be asked.
+    fn nobody_claims(&self) -> bool {
+        self.books().ledger.claims().is_empty()
+    }
+
+    fn refuse_if_unfit(&self) -> Result<(), Denial> {
+        let facts = self.facts.read().unwrap_or_else(PoisonError::into_inner);
+        match &facts.unfit {
+            Some(reason) => Err(Denial {
+                status: 409,
+                message: format!("node unfit: {reason}: pinned work is refused"),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a claim; on a conflict asks the engine whether the holder still runs, once.
+    async fn open_claim(
+        &self,
+        wish: Wish,
+        mems: Option<CpuSet>,
+        holder: Holder,
+        asked: (&str, &str),
+    ) -> Result<Token, Denial> {
+        let attempt = || {
+            let now = (self.clock)();
+            let mut books = self.books();
+            books.open(wish.clone(), mems.clone(), holder.clone(), asked, now)
+        };
+        let first = attempt();
+        if matches!(first, Err(Refusal::Taken { .. } | Refusal::TooFew { .. })) {
+            self.reconcile().await;
+            return attempt().map_err(|refusal| denial(&refusal));
+        }
+        first.map_err(|refusal| denial(&refusal))
+    }
+
+    async fn take_for_start(&self, token: &Token) -> Result<(), Denial> {
+        let attempt = || {
+            let now = (self.clock)();
+            self.books().change(token, now, |ledger| ledger.take(token, now).map(|_claim| ()))
+        };
+        let mut taken = attempt();
+        if matches!(taken, Err(Refusal::Taken { .. } | Refusal::TooFew { .. })) {
+            self.reconcile().await;
+            taken = attempt();
+        }
+        taken.map_err(|refusal| denial(&refusal))?;
+        self.make_partition(token).map(|_cpus| ())
+    }
+
+    fn make_partition(&self, token: &Token) -> Result<CpuSet, Denial> {
+        let books = self.books();
+        let Some(claim) = books.ledger.claims().get(token) else {
+            return Err(denial(&Refusal::Unknown(token.0.clone())));
+        };
+        let name = cgroups::partition_name(token);
+        cgroups::make_partition(&*self.tree, &name, &claim.cpus, &claim.mems).map_err(|error| {
+            tracing::error!(%name, error = %crate::chain(&error), "partition");
+            Denial {
+                status: 500,
+                message: format!(
+                    "CPUs {} could not be set apart: {}; the container was not started",
+                    claim.cpus,
+                    crate::chain(&error)
+                ),
+            }
+        })?;
+        Ok(claim.cpus.clone())
+    }
+
+    fn drop_partition(&self, token: &Token) {
+        let name = cgroups::partition_name(token);
+        if let Err(error) = cgroups::remove_partition(&*self.tree, &name) {
+            tracing::warn!(%name, error = %crate::chain(&error), "partition stays for now");
+        }
+    }
+}
+
+impl Books {
+    fn open(
+        &mut self,
+        wish: Wish,
+        mems: Option<CpuSet>,
+        holder: Holder,
+        asked: (&str, &str),
+        now: Duration,
+    ) -> Result<Token, Refusal> {
+        self.next += 1;
+        let token = Token(format!("{:x}", self.next));
+        self.ledger.open(token.clone(), wish, mems, holder, now)?;
+        self.asked.insert(token.clone(), (asked.0.to_owned(), asked.1.to_owned()));
+        self.keep(&token, now);
+        Ok(token)
+    }
+
+    /// Changes a claim and keeps it on disk.
+    fn change<T>(&mut self, token: &Token, now: Duration, act: impl FnOnce(&mut Ledger) -> T) -> T {
+        let result = act(&mut self.ledger);
+        self.keep(token, now);
+        result
+    }
+
+    fn keep(&mut self, token: &Token, now: Duration) {
+        self.touched.insert(token.clone(), now);
+        let Some(claim) = self.ledger.claims().get(token) else { return };
+        let (asked_cpuset_cpus, asked_cpuset_mems) =
+            self.asked.get(token).cloned().unwrap_or_default();
+        let record = Record { claim: claim.clone(), asked_cpuset_cpus, asked_cpuset_mems };
+        if let Err(error) = self.records.save(token, &record) {
+            // The claim still holds in this process; only a killed agent would forget it, and
+            // then finds the container again through its cgroup.
+            tracing::error!(error = %crate::chain(&error), "a claim could not be kept");
+        }
+    }
+
+    fn forget(&mut self, token: &Token) {
+        self.ledger.close(token);
+        self.asked.remove(token);
+        self.touched.remove(token);
+        self.records.remove(token);
+    }
+}
+
+impl Placement for Placer {
+    fn facts(&self) -> NodeFacts {
+        self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn claim<'a>(
+        &'a self,
+        pin: &'a Pin,
+        name: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Claimed, Denial>> {
+        Box::pin(async move {
+            self.refuse_if_unfit()?;
+            let wish = match &pin.cpus {
+                CpuChoice::Exact(cpus) => Wish::Exact(cpus.clone()),
+                CpuChoice::Count(count) => Wish::Count(*count),
+            };
+            let holder = Holder::Container { id: None, name: name.map(str::to_owned) };
+            let asked = (pin.asked_cpuset_cpus.as_str(), pin.asked_cpuset_mems.as_str());
+            let token = self.open_claim(wish, pin.mems.clone(), holder, asked).await?;
+            let cgroup_parent = format!("/{}", cgroups::partition_name(&token));
+            Ok(Claimed { cgroup_parent, token: token.0 })
+        })
+    }
+
+    fn created<'a>(&'a self, token: &'a str, container_id: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let token = Token(token.to_owned());
+            self.books().change(&token, (self.clock)(), |ledger| {
+                ledger.set_container(&token, container_id);
+            });
+        })
+    }
+
+    fn abandoned<'a>(&'a self, token: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            // If the engine made the container after all, reconciling finds it by its cgroup.
+            self.release(&Token(token.to_owned()));
+        })
+    }
+
+    fn starting<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, Result<(), Denial>> {
+        Box::pin(async move {
+            if self.nobody_claims() {
+                return Ok(());
+            }
+            let seen = match self.engine.inspect(id_or_name).await {
+                Ok(seen) => seen,
+                // the engine answers the start itself, with its own words
+                Err(ContainersError::NoSuch { .. }) => return Ok(()),
+                Err(error) => {
+                    return Err(Denial { status: 503, message: crate::chain(&error) });
+                }
+            };
+            let Some(token) = cgroups::token_of(&seen.cgroup_parent) else { return Ok(()) };
+            self.take_for_start(&token).await
+        })
+    }
+
+    fn started<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if self.nobody_claims() {
+                return;
+            }
+            if let Ok(seen) = self.engine.inspect(id_or_name).await
+                && let Some(token) = cgroups::token_of(&seen.cgroup_parent)
+            {
+                self.books().change(&token, (self.clock)(), |ledger| {
+                    ledger.set_hold(&token, ledger::Hold::Running);
+                });
+            }
+            // it may have ended already, or never have started: then the CPUs are free again
+            self.reconcile().await;
+        })
+    }
+
+    fn restore_view(&self, inspect: &mut serde_json::Value) {
+        let Some(host_config) = inspect.get_mut("HostConfig").and_then(|h| h.as_object_mut())
+        else {
+            return;
+        };
+        let Some(token) = host_config
+            .get("CgroupParent")
+            .and_then(serde_json::Value::as_str)
+            .and_then(cgroups::token_of)
+        else {
+            return;
+        };
+        let (cpus, mems) = self.books().asked.get(&token).cloned().unwrap_or_default();
+        for (key, value) in [("CgroupParent", String::new()), ("CpusetCpus", cpus), ("CpusetMems", mems)]
+        {
+            host_config.insert(key.into(), value.into());
+        }
+    }
+}
+
+fn denial(refusal: &Refusal) -> Denial {
+    let status = match refusal {
+        Refusal::Taken { .. } | Refusal::TooFew { .. } => 409,
+        Refusal::NotIsolated { .. } | Refusal::NoSuchNode { .. } => 400,
+        Refusal::Unknown(_) => 500,
+    };
+    Denial { status, message: refusal.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,362 @@
+//! An engine on a unix socket: a few stateful containers, hijacked streams that echo with
+//! independent half-closes, slow answers, and a record of everything it was asked.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use stillmetal_proxy::{Body, BodyError, full, json as answer_json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// One request as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) seen: Vec<Seen>,
+    /// By id.
+    pub(crate) containers: BTreeMap<String, Value>,
+    pub(crate) refuse_create: bool,
+    /// Requests that are being answered.
+    pub(crate) open: usize,
+    /// Bytes that hijacked streams received.
+    pub(crate) received: u64,
+    /// Hijacked streams whose input has ended.
+    pub(crate) input_ended: usize,
+}
+
+#[derive(Clone)]
+pub(crate) struct Inner {
+    connections: TaskTracker,
+    kill: CancellationToken,
+    pub(crate) state: Arc<Mutex<State>>,
+    changed: watch::Sender<()>,
+    /// What `logs` and `attach` of `/containers/told` send.
+    told: Arc<Mutex<mpsc::Receiver<Vec<u8>>>>,
+}
+
+pub(crate) struct FakeEngine {
+    pub(crate) socket: PathBuf,
+    pub(crate) inner: Inner,
+    pub(crate) tell: mpsc::Sender<Vec<u8>>,
+    accepting: JoinHandle<()>,
+}
+
+impl FakeEngine {
+    pub(crate) fn start(socket: PathBuf) -> Self {
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (tell, told) = mpsc::channel(64);
+        let inner = Inner {
+            connections: TaskTracker::new(),
+            kill: CancellationToken::new(),
+            state: Arc::default(),
+            changed: watch::channel(()).0,
+            told: Arc::new(Mutex::new(told)),
+        };
+        let accepting = tokio::spawn({
+            let inner = inner.clone();
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let (inner, kill) = (inner.clone(), inner.kill.clone());
+                    inner.connections.clone().spawn(async move {
+                        let service = service_fn(|request| {
+                            let inner = inner.clone();
+                            async move { Ok::<_, Infallible>(inner.answer(request).await) }
+                        });
+                        let connection = http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .with_upgrades();
+                        tokio::select! {
+                            () = kill.cancelled() => {}
+                            // Broken connections are what some tests are about.
+                            _ = connection => {}
+                        }
+                    });
+                }
+            }
+        });
+        Self {
+            socket,
+            inner,
+            tell,
+            accepting,
+        }
+    }
+
+    /// As `kill -9` would.
+    pub(crate) async fn die(&self) {
+        self.accepting.abort();
+        std::fs::remove_file(&self.socket).unwrap();
+        self.inner.kill.cancel();
+        self.inner.connections.close();
+        self.inner.connections.wait().await;
+    }
+
+    pub(crate) fn add(&self, id: &str, host_config: Value) {
+        let inspect = json!({ "Id": id, "Name": format!("/{id}"), "State": { "Status": "created" },
+            "HostConfig": host_config, "Mounts": [], "Config": {} });
+        self.inner
+            .state
+            .lock()
+            .unwrap()
+            .containers
+            .insert(id.into(), inspect);
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.inner.state.lock().unwrap().seen.clone()
+    }
+
+    /// Requests with their methods, without those the proxy makes on its own account.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.seen()
+            .iter()
+            .map(|seen| format!("{} {}", seen.method, seen.target))
+            .collect()
+    }
+
+    /// Waits until the state is as wanted.
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&State) -> bool) {
+        let mut changed = self.inner.changed.subscribe();
+        crate::rig::soon(what, async {
+            while !wanted(&self.inner.state.lock().unwrap()) {
+                changed.changed().await.unwrap();
+            }
+        })
+        .await;
+    }
+}
+
+/// Counts a request as open until its answer is dropped.
+struct Open(Inner);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.change(|state| state.open -= 1);
+    }
+}
+
+impl Inner {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.send_replace(());
+    }
+
+    async fn answer(self, mut request: Request<Incoming>) -> Response<Body> {
+        self.change(|state| state.open += 1);
+        let open = Open(self.clone());
+        let target = request.uri().to_string();
+        let mut seen = Seen {
+            method: request.method().to_string(),
+            target: target.clone(),
+            headers: request.headers().clone(),
+            body: Vec::new(),
+        };
+        let path = request.uri().path().trim_start_matches("/v1.45").to_owned();
+        if target.ends_with("early") {
+            // Refuses an upload without having read it, as the engine does with a wrong path.
+            self.change(|state| state.seen.push(seen));
+            return answer_json(StatusCode::NOT_FOUND, &json!({ "message": "no such path" }));
+        }
+        let upgrade = hyper::upgrade::on(&mut request);
+        let wants_upgrade = request.headers().contains_key("upgrade");
+        if !wants_upgrade || seen.method == "POST" {
+            let collected = request.into_body().collect().await;
+            seen.body = collected
+                .map(|all| all.to_bytes().to_vec())
+                .unwrap_or_default();
+        }
+        let body = seen.body.clone();
+        let method = seen.method.clone();
+        self.change(|state| state.seen.push(seen));
+        if wants_upgrade {
+            let (hijacked, kill) = (self.clone().hijacked(path, upgrade), self.kill.clone());
+            self.connections
+                .spawn(async move { kill.run_until_cancelled(hijacked).await });
+            return Response::builder()
+                .status(StatusCode::SWITCHING_PROTOCOLS)
+                .header("connection", "Upgrade")
+                .header("upgrade", "tcp")
+                .header("content-type", "application/vnd.docker.raw-stream")
+                .body(full(""))
+                .unwrap();
+        }
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        match (method.as_str(), &parts[..]) {
+            (_, ["_ping"]) => Response::new(full("OK")),
+            ("GET", ["version"]) => answer_json(StatusCode::OK, &json!({ "Version": "fake" })),
+            ("POST", ["containers", "create"]) => self.create(&body),
+            ("GET", ["containers", id, "json"]) => self.inspect(id),
+            ("POST", ["containers", _, "start" | "restart"]) => {
+                let mut response = Response::new(full(""));
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
+            ("DELETE", ["containers", id]) => {
+                self.change(|state| drop(state.containers.remove(*id)));
+                let mut response = Response::new(full(""));
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
+            ("GET", ["containers", _, "logs"]) | ("POST", ["containers", _, "attach"]) => {
+                self.told(open)
+            }
+            ("POST", ["containers", _, "wait"]) => {
+                let _open = open;
+                std::future::pending::<()>().await;
+                unreachable!()
+            }
+            ("GET", ["exec", id, "json"]) => answer_json(
+                StatusCode::OK,
+                &json!({ "OpenStdin": *id == "with-stdin", "ContainerID": "plain",
+                    "ProcessConfig": { "privileged": false } }),
+            ),
+            _ => answer_json(StatusCode::OK, &json!({ "ok": true, "bytes": body.len() })),
+        }
+    }
+
+    fn create(&self, body: &[u8]) -> Response<Body> {
+        let wanted: Value = serde_json::from_slice(body).unwrap();
+        if self.state.lock().unwrap().refuse_create {
+            return answer_json(
+                StatusCode::NOT_FOUND,
+                &json!({ "message": "No such image: x" }),
+            );
+        }
+        let id = format!("c{}", self.state.lock().unwrap().containers.len());
+        let inspect = json!({ "Id": id, "HostConfig": wanted["HostConfig"], "Config": {} });
+        self.change(|state| drop(state.containers.insert(id.clone(), inspect)));
+        answer_json(StatusCode::CREATED, &json!({ "Id": id, "Warnings": [] }))
+    }
+
+    fn inspect(&self, id: &str) -> Response<Body> {
+        match self.state.lock().unwrap().containers.get(id) {
+            Some(inspect) => answer_json(StatusCode::OK, inspect),
+            None => answer_json(
+                StatusCode::NOT_FOUND,
+                &json!({ "message": format!("No such container: {id}") }),
+            ),
+        }
+    }
+
+    /// Streams what the test tells, until it stops or the engine dies.
+    fn told(&self, open: Open) -> Response<Body> {
+        Response::new(
+            Told {
+                told: Arc::clone(&self.told),
+                _open: open,
+            }
+            .boxed(),
+        )
+    }
+
+    /// `echo`: sends back what it gets. `late`: all of it at the end. `source`: sends until told
+    /// to stop while it receives, and ends its output first.
+    async fn hijacked(self, path: String, upgrade: hyper::upgrade::OnUpgrade) {
+        let parts = upgrade
+            .await
+            .unwrap()
+            .downcast::<TokioIo<UnixStream>>()
+            .unwrap();
+        let mut before = &parts.read_buf[..];
+        let stream = parts.io.into_inner();
+        let (mut read, mut write) = stream.into_split();
+        let mode = Path::new(&path)
+            .iter()
+            .rev()
+            .nth(1)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        let mut chunk = vec![0; 64 * 1024];
+        let mut total = 0_u64;
+        if mode == "source" {
+            for _ in 0..1024 {
+                write.write_all(&chunk).await.unwrap();
+            }
+            write.shutdown().await.unwrap();
+        }
+        if mode == "silent" {
+            self.change(|state| state.open += 1);
+        }
+        loop {
+            let mut both = tokio::io::AsyncReadExt::chain(&mut before, &mut read);
+            match both.read(&mut chunk).await {
+                Ok(0) => break,
+                Ok(count) => {
+                    total += count as u64;
+                    if mode == "echo" {
+                        write.write_all(&chunk[..count]).await.unwrap();
+                    }
+                    self.change(|state| state.received += count as u64);
+                }
+                Err(_) => break,
+            }
+        }
+        self.change(|state| state.input_ended += 1);
+        if mode == "silent" {
+            // Output never comes, and so nothing is written that could fail.
+            while !write
+                .ready(Interest::WRITABLE)
+                .await
+                .unwrap()
+                .is_write_closed()
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            self.change(|state| state.open -= 1);
+            return;
+        }
+        if mode != "source" {
+            write
+                .write_all(format!("got {total}").as_bytes())
+                .await
+                .unwrap();
+            write.shutdown().await.unwrap();
+        }
+    }
+}
+
+/// Sends what the test tells, piece by piece.
+struct Told {
+    told: Arc<Mutex<mpsc::Receiver<Vec<u8>>>>,
+    _open: Open,
+}
+
+impl hyper::body::Body for Told {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let next = self.told.lock().unwrap().poll_recv(cx);
+        next.map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk.into()))))
+    }
+}

@@ -1,0 +1,325 @@
+//! `serve`: the node's long-running process. It puts the parts together and takes them down in
+//! order; each part's own work is in its own package.
+//!
+//! Order of start: housekeeping CPUs → engine (it takes longest) → API → tuning. The API answers
+//! before the engine is ready and before tuning has finished, and says so.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use api::report::{Status, UnmovableIrq};
+use clap::Args;
+use cpulist::CpuSet;
+use host::{RealTree, Tree};
+use stillmetal_init::cmdline::{BootConfig, Smt};
+use stillmetal_init::log::marker;
+use stillmetal_node::engine::client::EngineClient;
+use stillmetal_node::engine::{Engine, EngineOptions, EngineSpec, EngineState};
+use stillmetal_node::placement::Placer;
+use stillmetal_node::{Http, Node, Parts, Processes, cgroups, since_boot};
+use stillmetal_tune::irqs::Steering;
+use stillmetal_tune::{Applied, LatencyHold};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::kmsg::Kmsg;
+
+/// What each container gets between SIGTERM and SIGKILL when the node goes down.
+const CONTAINER_GRACE_SECONDS: i32 = 10;
+/// Later-appearing interrupts are moved away within this time.
+const IRQ_PERIOD: Duration = Duration::from_secs(5);
+/// Claims are checked against the engine this often even if no event came.
+const RECONCILE_PERIOD: Duration = Duration::from_secs(60);
+/// Everything this process still has to do at its end fits in here (PID 1 waits for 40 s).
+const DRAIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Where the API listens.
+    #[arg(long, default_value = "0.0.0.0:2376")]
+    listen: SocketAddr,
+    /// State that lives until power-off; `config/` below it holds ca.pem, node.pem and node.key.
+    #[arg(long, default_value = "/run/stillmetal")]
+    run_dir: PathBuf,
+}
+
+pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
+    tracing_subscriber::fmt()
+        .with_writer(Kmsg)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .with_max_level(tracing::Level::INFO)
+        .init();
+    let boot = BootConfig::read().context("read the kernel command line")?;
+    let tree: Arc<dyn Tree> = Arc::new(RealTree::live());
+    let topology = stillmetal_tune::topology::read(&*tree);
+    let housekeeping = topology.housekeeping;
+    // before any thread exists: all of them inherit it
+    pin_to(&housekeeping).with_context(|| format!("run on the housekeeping CPUs {housekeeping}"))?;
+    cgroups::set_up(&*tree, &housekeeping).context("confine agent and engine")?;
+    let threads = housekeeping.len().clamp(1, 4);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("start the async runtime")?
+        .block_on(serve(arguments, &boot, tree, housekeeping))
+}
+
+async fn serve(
+    arguments: &ServeArguments,
+    boot: &BootConfig,
+    tree: Arc<dyn Tree>,
+    housekeeping: CpuSet,
+) -> anyhow::Result<ExitCode> {
+    let stop = stop_on_sigterm()?;
+    let serving = CancellationToken::new();
+    let engine_stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let run_dir = arguments.run_dir.as_path();
+    let agent = std::env::current_exe().context("find this program")?;
+
+    let memory_low = std::fs::read_to_string(run_dir.join("memory-low"))
+        .ok()
+        .map(|message| message.trim().to_owned());
+    let spec = engine_spec(run_dir, &agent, housekeeping.len());
+    let client = EngineClient::new(&spec.socket);
+    let (engine, engine_task) = match &memory_low {
+        Some(why) => (Engine::off(why.clone()), None),
+        None => {
+            let (engine, task) = Engine::start(spec, engine_stop.clone());
+            (engine, Some(task))
+        }
+    };
+    let placer = Arc::new(
+        Placer::open(&run_dir.join("claims"), Arc::clone(&tree), Arc::new(client.clone()), since_boot)
+            .context("read the claims that are kept")?,
+    );
+    let processes = Processes::new(
+        Arc::clone(&placer),
+        Arc::clone(&tree),
+        agent,
+        tasks.clone(),
+        serving.clone(),
+    );
+    let node = Arc::new(Node::new(Parts {
+        tree: Arc::clone(&tree),
+        engine,
+        client: client.clone(),
+        placer,
+        processes,
+        memory_low,
+    }));
+
+    let api = match listen(arguments, run_dir, &node).await {
+        Ok(server) => {
+            marker(&format!("api listening on {}", server.local_addr()));
+            Some(tokio::spawn(server.run(serving.clone())))
+        }
+        Err(error) => {
+            // without an API the node is still there to be looked at on its console
+            marker(&format!("api not served: {error:#}"));
+            None
+        }
+    };
+    tasks.spawn(watch_engine(Arc::clone(&node), serving.clone()));
+    tasks.spawn(watch_containers(Arc::clone(&node), serving.clone()));
+    let latency_hold = tune(&node, &tree, boot).await?;
+    tasks.spawn(steer_interrupts(Arc::clone(&node), Arc::clone(&tree), serving.clone()));
+    let lease_stop = Arc::new(AtomicBool::new(false));
+    let lease_keeper = {
+        let stop = Arc::clone(&lease_stop);
+        std::thread::Builder::new()
+            .name("lease".into())
+            .spawn(move || stillmetal_init::dhcp::keep_lease(&stop))
+            .context("start the lease keeper")?
+    };
+
+    stop.cancelled().await;
+    tracing::info!("going down: containers first");
+    serving.cancel();
+    lease_stop.store(true, Ordering::Relaxed);
+    let unconfirmed = client.stop_all(CONTAINER_GRACE_SECONDS).await;
+    if unconfirmed > 0 {
+        tracing::warn!(unconfirmed, "containers did not confirm their end");
+    }
+    engine_stop.cancel();
+    tasks.close();
+    let drained = async {
+        if let Some(task) = engine_task {
+            drop(task.await);
+        }
+        if let Some(task) = api {
+            drop(task.await);
+        }
+        tasks.wait().await;
+    };
+    if tokio::time::timeout(DRAIN + Duration::from_secs(16), drained).await.is_err() {
+        tracing::warn!("not everything ended in time; PID 1 ends the rest");
+    }
+    drop(latency_hold);
+    // the thread wakes from its timers by itself; the process ends without it
+    drop(lease_keeper);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn engine_spec(run_dir: &Path, agent: &Path, housekeeping_cpus: usize) -> EngineSpec {
+    let own_tls = run_dir.join("config/engine");
+    EngineSpec::new(&EngineOptions {
+        run_dir,
+        agent,
+        housekeeping_cpus,
+        own_tls: own_tls.join("key.pem").exists().then_some(own_tls.as_path()),
+    })
+}
+
+async fn listen(
+    arguments: &ServeArguments,
+    run_dir: &Path,
+    node: &Arc<Node>,
+) -> anyhow::Result<stillmetal_proxy::Server> {
+    let config = run_dir.join("config");
+    let read = |name: &str| {
+        std::fs::read_to_string(config.join(name)).with_context(|| {
+            format!(
+                "{name} is missing: boot with an extra initramfs that carries /stillmetal/{name} \
+                 (`make config` writes one)"
+            )
+        })
+    };
+    let tls = pki::server_config(&read("ca.pem")?, &read("node.pem")?, &read("node.key")?)
+        .context("use the node's certificate")?;
+    let parts = stillmetal_proxy::Parts {
+        placement: Arc::clone(node.placer()) as _,
+        node_api: Arc::new(Http::new(Arc::clone(node))),
+        engine: Arc::new(node.engine().clone()),
+    };
+    Ok(stillmetal_proxy::Server::bind(arguments.listen, tls, parts).await?)
+}
+
+/// Quiets the CPUs and tells console and API what came of it.
+async fn tune(
+    node: &Arc<Node>,
+    tree: &Arc<dyn Tree>,
+    boot: &BootConfig,
+) -> anyhow::Result<Option<LatencyHold>> {
+    let options = stillmetal_tune::Options {
+        smt: match boot.smt {
+            Smt::Off => stillmetal_tune::Smt::Off,
+            Smt::Keep => stillmetal_tune::Smt::Keep,
+        },
+        latency: stillmetal_tune::Latency::Hold,
+    };
+    let work = {
+        let tree = Arc::clone(tree);
+        tokio::task::spawn_blocking(move || {
+            let topology = stillmetal_tune::topology::read(&*tree);
+            let plan = stillmetal_tune::plan(&topology, &options);
+            stillmetal_tune::apply(&plan, &*tree)
+        })
+    };
+    let Applied { report, hold } = work.await.context("tuning died")?;
+    let sets = report.cpus.clone();
+    node.set_report(report);
+    match &node.status().state {
+        api::report::NodeState::Fit => marker(&format!(
+            "node fit isolated={} housekeeping={}",
+            sets.isolated, sets.housekeeping
+        )),
+        api::report::NodeState::Unfit { reason } => marker(&format!("node unfit: {reason}")),
+    }
+    Ok(hold)
+}
+
+async fn watch_engine(node: Arc<Node>, stop: CancellationToken) {
+    let mut states = node.engine().watch();
+    loop {
+        let ready = matches!(*states.borrow_and_update(), EngineState::Ready { .. });
+        if ready {
+            marker("engine ready");
+            node.placer().reconcile().await;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = states.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Frees CPUs soon after their container ended.
+async fn watch_containers(node: Arc<Node>, stop: CancellationToken) {
+    let ended = tokio::sync::Notify::new();
+    let settle = async {
+        loop {
+            // the time limit is a reason to look, too
+            drop(tokio::time::timeout(RECONCILE_PERIOD, ended.notified()).await);
+            node.placer().reconcile_if_claimed().await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = node.client().notify_ends(&ended) => {}
+        () = settle => {}
+    }
+}
+
+/// Moves interrupts that appear later; what refuses to move goes into the report.
+async fn steer_interrupts(node: Arc<Node>, tree: Arc<dyn Tree>, stop: CancellationToken) {
+    let Some(report) = node.status().tuning else { return };
+    let mut steering = Steering::new(report.cpus.housekeeping);
+    let mut period = tokio::time::interval(IRQ_PERIOD);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _instant = period.tick() => {}
+        }
+        for entry in steering.run(&*tree) {
+            let reason = entry.reason.clone().unwrap_or_default();
+            tracing::info!(irq = entry.irq, before = %entry.before, after = %entry.after, reason, "interrupt steered");
+            node.update_report(|report| {
+                let known = report.irqs_unmovable.iter().any(|irq| irq.irq == entry.irq);
+                if entry.status == Status::Refused && !known {
+                    report.irqs_unmovable.push(UnmovableIrq {
+                        irq: entry.irq,
+                        name: String::new(),
+                        affinity: entry.after.to_string(),
+                        effective: String::new(),
+                        counts: BTreeMap::new(),
+                        reason,
+                    });
+                }
+            });
+        }
+    }
+}
+
+fn stop_on_sigterm() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let mut term = signal(SignalKind::terminate()).context("catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("catch SIGINT")?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(stop)
+}
+
+fn pin_to(cpus: &CpuSet) -> nix::Result<()> {
+    let mut set = nix::sched::CpuSet::new();
+    for cpu in cpus.iter() {
+        set.set(cpu as usize)?;
+    }
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)
+}

@@ -1,0 +1,103 @@
+//! Kernel threads: which there are, where they may run, and whether they may be moved.
+
+use std::io;
+
+use cpulist::CpuSet;
+
+use crate::tree::Tree;
+
+/// `PF_KTHREAD` and `PF_NO_SETAFFINITY` of the kernel's `include/linux/sched.h`.
+const PF_KTHREAD: u64 = 0x0020_0000;
+const PF_NO_SETAFFINITY: u64 = 0x0400_0000;
+
+/// May `sched_setaffinity` change it?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    Movable,
+    /// The kernel answers `EINVAL`.
+    Fixed,
+}
+
+/// A thread of the kernel's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelThread {
+    pub tid: u32,
+    pub name: String,
+    pub allowed: CpuSet,
+    pub binding: Binding,
+}
+
+/// All kernel threads, by tid. Threads that end while we look are left out.
+///
+/// # Errors
+/// When `/proc` cannot be listed.
+pub fn kernel_threads(tree: &dyn Tree) -> io::Result<Vec<KernelThread>> {
+    let mut tids: Vec<u32> = tree
+        .list("/proc")?
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    tids.sort_unstable();
+    Ok(tids
+        .into_iter()
+        .filter_map(|tid| kernel_thread(tree, tid))
+        .collect())
+}
+
+/// One kernel thread; `None` when it is gone or is no kernel thread.
+#[must_use]
+pub fn kernel_thread(tree: &dyn Tree, tid: u32) -> Option<KernelThread> {
+    let (name, flags) = parse_stat(&tree.read(&format!("/proc/{tid}/stat")).ok()?)?;
+    if flags & PF_KTHREAD == 0 {
+        return None;
+    }
+    Some(KernelThread {
+        tid,
+        name,
+        allowed: allowed_cpus(tree, tid)?,
+        binding: if flags & PF_NO_SETAFFINITY == 0 {
+            Binding::Movable
+        } else {
+            Binding::Fixed
+        },
+    })
+}
+
+/// `Cpus_allowed_list` of a thread.
+#[must_use]
+pub fn allowed_cpus(tree: &dyn Tree, tid: u32) -> Option<CpuSet> {
+    let status = tree.read(&format!("/proc/{tid}/status")).ok()?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?
+        .parse()
+        .ok()
+}
+
+/// Name and flags. The name stands in parentheses and may itself hold some, see proc(5).
+fn parse_stat(stat: &str) -> Option<(String, u64)> {
+    let (head, tail) = stat.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    // After the name: state ppid pgrp session tty_nr tpgid flags
+    let flags = tail.split_ascii_whitespace().nth(6)?.parse().ok()?;
+    Some((name.to_owned(), flags))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_flags_behind_an_awkward_name() {
+        let stat = "77 (kworker/R-a) b) I 2 0 0 0 -1 69238880 0 0";
+        assert_eq!(
+            parse_stat(stat),
+            Some(("kworker/R-a) b".into(), 69_238_880))
+        );
+        assert_eq!(
+            69_238_880 & (PF_KTHREAD | PF_NO_SETAFFINITY),
+            PF_KTHREAD | PF_NO_SETAFFINITY
+        );
+        assert_eq!(parse_stat("nonsense"), None);
+    }
+}

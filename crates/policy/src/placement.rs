@@ -1,0 +1,158 @@
+//! Which CPUs a new container asks for.
+//!
+//! A set inside the isolated CPUs, or label `stillmetal.cpus=N`, becomes a claim that the agent
+//! turns into an exclusive partition; the engine must then not see the set (it refuses CPUs that
+//! lie in a partition), so it is taken out of the body and kept in the [`Pin`].
+
+use cpulist::CpuSet;
+use serde_json::{Map, Value};
+
+use crate::denial::{Denial, shown};
+use crate::schema::Read;
+use crate::{CpuChoice, NodeFacts, Pin, PlacementRequest};
+
+const CPUS_LABEL: &str = "stillmetal.cpus";
+const CERTIFY_LABEL: &str = "stillmetal.certify";
+const PREFIX: &str = "stillmetal.";
+
+/// Reads the request and takes the set of a pinned container out of `body`.
+pub(crate) fn place(body: &mut Value, node: &NodeFacts) -> Result<PlacementRequest, Denial> {
+    let count = match body.get("Labels").and_then(Value::as_object) {
+        Some(labels) => check_labels(labels)?,
+        None => None,
+    };
+    let mut none = Map::new();
+    let config = body
+        .get_mut("HostConfig")
+        .and_then(Value::as_object_mut)
+        .unwrap_or(&mut none);
+    let asked_cpuset_cpus = config.text("CpusetCpus").to_owned();
+    let asked_cpuset_mems = config.text("CpusetMems").to_owned();
+    let cpus = parse_list("CpusetCpus", &asked_cpuset_cpus)?;
+    let mems = parse_list("CpusetMems", &asked_cpuset_mems)?;
+    let choice = match (cpus, count) {
+        (Some(_), Some(_)) => {
+            return Err(Denial::malformed(format!(
+                "--cpuset-cpus and label {CPUS_LABEL} both say which CPUs: give one of them"
+            )));
+        }
+        (Some(cpus), None) => exact(cpus, node)?,
+        (None, Some(count)) => Some(counted(count, node)?),
+        (None, None) => None,
+    };
+    let Some(cpus) = choice else {
+        return Ok(PlacementRequest::Housekeeping);
+    };
+    config.retain(|key, _| key != "CpusetCpus" && key != "CpusetMems");
+    Ok(PlacementRequest::Pinned(Pin {
+        cpus,
+        mems,
+        asked_cpuset_cpus,
+        asked_cpuset_mems,
+    }))
+}
+
+/// Some only for a set inside the isolated CPUs; a housekeeping set stays the engine's business.
+fn exact(cpus: CpuSet, node: &NodeFacts) -> Result<Option<CpuChoice>, Denial> {
+    let absent = cpus.difference(&node.isolated.union(&node.housekeeping));
+    if !absent.is_empty() {
+        return Err(Denial::malformed(format!(
+            "--cpuset-cpus {cpus} names CPUs that are not online: {absent}; {}",
+            offer(node)
+        )));
+    }
+    if cpus.is_subset(&node.housekeeping) {
+        return Ok(None);
+    }
+    fit(node)?;
+    if !cpus.is_subset(&node.isolated) {
+        return Err(Denial::malformed(format!(
+            "--cpuset-cpus {cpus} mixes isolated and housekeeping CPUs: choose from one side; {}",
+            offer(node)
+        )));
+    }
+    Ok(Some(CpuChoice::Exact(cpus)))
+}
+
+fn counted(count: u32, node: &NodeFacts) -> Result<CpuChoice, Denial> {
+    fit(node)?;
+    if usize::try_from(count).is_ok_and(|count| count > node.isolated.len()) {
+        return Err(Denial::placement(format!(
+            "label {CPUS_LABEL}={count} asks for more CPUs than the node isolates: {}; ask for fewer or use a larger node",
+            offer(node)
+        )));
+    }
+    Ok(CpuChoice::Count(count))
+}
+
+fn fit(node: &NodeFacts) -> Result<(), Denial> {
+    let reason = match &node.unfit {
+        Some(reason) => reason.as_str(),
+        None if node.isolated.is_empty() => "no isolated CPU",
+        None => return Ok(()),
+    };
+    Err(Denial::placement(format!(
+        "node unfit: {reason}: pinned work is refused, unpinned containers run; repair the cause or use another node"
+    )))
+}
+
+fn offer(node: &NodeFacts) -> String {
+    let list = |cpus: &CpuSet| {
+        if cpus.is_empty() {
+            "none".to_owned()
+        } else {
+            cpus.to_string()
+        }
+    };
+    format!(
+        "isolated: {}, housekeeping: {}",
+        list(&node.isolated),
+        list(&node.housekeeping)
+    )
+}
+
+/// The engine's own list form: numbers and ranges. Empty is none.
+fn parse_list(key: &str, text: &str) -> Result<Option<CpuSet>, Denial> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bad = |why: &str| {
+        Denial::malformed(format!(
+            "HostConfig.{key} {} is not a list like 0-2,5: {why}; correct it",
+            shown(text)
+        ))
+    };
+    if !text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || matches!(byte, b',' | b'-'))
+    {
+        return Err(bad("only digits, `,` and `-` are allowed"));
+    }
+    text.parse::<CpuSet>()
+        .map(Some)
+        .map_err(|error| bad(&error.to_string()))
+}
+
+/// Checks the labels of our namespace; the value of `stillmetal.cpus` if it is there.
+fn check_labels(labels: &Map<String, Value>) -> Result<Option<u32>, Denial> {
+    for key in labels.keys().filter(|key| key.starts_with(PREFIX)) {
+        if key != CPUS_LABEL && key != CERTIFY_LABEL {
+            return Err(Denial::malformed(format!(
+                "label {} is not one of this node's: labels `{PREFIX}*` are {CPUS_LABEL} and {CERTIFY_LABEL}; use another prefix for yours",
+                shown(key)
+            )));
+        }
+    }
+    if !labels.contains_key(CPUS_LABEL) {
+        return Ok(None);
+    }
+    let text = labels.text(CPUS_LABEL);
+    let digits = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse::<u32>() {
+        Ok(count) if digits && count > 0 => Ok(Some(count)),
+        _ => Err(Denial::malformed(format!(
+            "label {CPUS_LABEL}={} is not a positive number of CPUs: write {CPUS_LABEL}=2",
+            shown(text)
+        ))),
+    }
+}
