@@ -15,7 +15,7 @@ const S_IFLNK: u32 = 0o120_000;
 const S_IFCHR: u32 = 0o020_000;
 
 /// Archives are padded to this, so that another one can follow directly.
-const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 
 /// The archive cannot be written.
 #[derive(Debug, thiserror::Error)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::build::{BuildError, add_applets};
 use crate::cache::Shelf;
 use crate::closure::{self, ClosureError};
+use crate::contents::{self, ContentsError};
 use crate::digest::{Key, Sha256};
 use crate::fetch::Archive;
 use crate::file::{self, FileError};
@@ -28,8 +28,8 @@ pub enum ImageError {
     Closure(#[from] ClosureError),
     #[error(transparent)]
     Tree(#[from] TreeError),
-    #[error("link the applets of busybox")]
-    Applets(#[source] Box<BuildError>),
+    #[error(transparent)]
+    Contents(#[from] ContentsError),
     #[error("image name {0:?} is not of the form NAME:TAG")]
     Name(String),
     #[error("none of the packages {packages} has a file {path}")]
@@ -108,7 +108,7 @@ fn tree(request: &Request, packages: &mut Packages) -> Result<Tree, ImageError> 
         tree.file(path, 0o755, &find(packages, &request.packages, path)?)?;
     }
     if tree.contains("usr/bin/busybox") {
-        add_applets(&mut tree, packages).map_err(|e| ImageError::Applets(Box::new(e)))?;
+        contents::add_applets(&mut tree, packages)?;
     }
     closure::close(&mut tree, packages)?;
     Ok(tree)

@@ -11,12 +11,15 @@ pub mod build;
 pub mod cache;
 pub mod closure;
 pub mod config;
+pub mod contents;
 pub mod cpio;
 pub mod digest;
 pub mod docker_cli;
 pub mod docker_image;
 pub mod fetch;
 pub mod file;
+pub mod initramfs;
+pub mod kernel;
 pub mod lock;
 pub mod manifest;
 pub mod program;
@@ -27,4 +30,4 @@ pub mod tree;
 pub mod unpack;
 
 /// Part of every cache key: raise it when the builder's output changes for the same inputs.
-pub const BUILDER_VERSION: u32 = 1;
+pub const BUILDER_VERSION: u32 = 2;

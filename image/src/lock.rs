@@ -95,7 +95,7 @@ impl Lock {
                     .then(|| format!("package {} is listed twice", package.name))
             });
             if let Some(what) = problem {
-                let line = text[..start].lines().count().max(1);
+                let line = text[..start].matches('\n').count() + 1;
                 return Err(LockError::Package {
                     path: path.to_path_buf(),
                     line,

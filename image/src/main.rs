@@ -48,6 +48,12 @@ struct Build {
     /// Statically linked stillmetal-agent.
     #[arg(long, value_name = "BINARY")]
     agent: PathBuf,
+    /// Static program for /init of the initramfs, if not the agent itself.
+    #[arg(long, value_name = "BINARY")]
+    init: Option<PathBuf>,
+    /// The lock of the kernel's source package, for the manifest [default: kernel-config/source.lock beside --data].
+    #[arg(long, value_name = "FILE")]
+    kernel_source: Option<PathBuf>,
     /// Directory for the outputs.
     #[arg(long, value_name = "DIR", default_value = "build")]
     out: PathBuf,
@@ -161,13 +167,17 @@ fn run_build(build: Build, data: PathBuf, cache: PathBuf) -> anyhow::Result<()> 
         Compression::Release
     };
     let built = build::build(&build::Request {
-        data,
         cache,
         kernel: build.kernel,
         modules: build.modules,
+        kernel_source: build
+            .kernel_source
+            .unwrap_or_else(|| data.with_file_name("kernel-config").join("source.lock")),
+        init: build.init.unwrap_or_else(|| build.agent.clone()),
         agent: build.agent,
         out: build.out.clone(),
         compression,
+        data,
     })?;
     let megabytes = built.boot_bytes.div_ceil(100_000);
     eprintln!(

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::digest::Sha256;
+use crate::kernel::Source;
 use crate::program::{self, ProgramError};
 use crate::unpack::{OffLock, Unpacked};
 
@@ -17,8 +18,6 @@ pub enum ManifestError {
     Cargo(#[from] ProgramError),
     #[error("cargo tree printed {0:?} where a crate and its version were expected")]
     Crate(String),
-    #[error("{} is not a Linux x86 boot image", .0.display())]
-    Kernel(std::path::PathBuf),
 }
 
 /// One Rust crate that is linked into the agent.
@@ -40,6 +39,7 @@ pub struct Materials<'a> {
     pub agent: Sha256,
     pub kernel: Sha256,
     pub kernel_version: &'a str,
+    pub kernel_source: &'a Source,
 }
 
 /// The crates that cargo links into the agent, from the workspace around `data`.
@@ -87,26 +87,6 @@ fn parse_tree(text: &str) -> Result<Vec<Crate>, ManifestError> {
     Ok(crates)
 }
 
-/// The version string inside a bzImage (see the kernel's Documentation/arch/x86/boot.rst).
-///
-/// # Errors
-/// When the bytes are not a bzImage.
-pub fn kernel_version(path: &Path, image: &[u8]) -> Result<String, ManifestError> {
-    let bad = || ManifestError::Kernel(path.to_path_buf());
-    if image.get(0x202..0x206) != Some(b"HdrS") {
-        return Err(bad());
-    }
-    let pointer = image.get(0x20e..0x210).ok_or_else(bad)?;
-    let start = usize::from(u16::from_le_bytes([pointer[0], pointer[1]])) + 0x200;
-    let text = image.get(start..).ok_or_else(bad)?;
-    let end = text
-        .iter()
-        .take(256)
-        .position(|b| matches!(b, 0 | b' '))
-        .ok_or_else(bad)?;
-    Ok(String::from_utf8_lossy(&text[..end]).into_owned())
-}
-
 /// The document, with all times at the epoch so that the same inputs give the same bytes.
 #[must_use]
 pub fn document(materials: &Materials<'_>) -> Value {
@@ -146,6 +126,21 @@ pub fn document(materials: &Materials<'_>) -> Value {
         relationship("SPDXRef-Image", "CONTAINS", "SPDXRef-Agent"),
         relationship("SPDXRef-Image", "CONTAINS", "SPDXRef-Kernel"),
     ];
+    let source = materials.kernel_source;
+    let purl = deb_purl(&source.package, &source.version);
+    let id = "KernelSource";
+    packages.push(package(
+        id,
+        &source.package,
+        &source.version,
+        source.sha256,
+        Some(purl),
+    ));
+    relationships.push(relationship(
+        "SPDXRef-Kernel",
+        "GENERATED_FROM",
+        "SPDXRef-KernelSource",
+    ));
     let root = materials.root_packages.iter().map(|p| ("SPDXRef-Image", p));
     let ssh = materials
         .ssh_packages
@@ -155,11 +150,7 @@ pub fn document(materials: &Materials<'_>) -> Value {
     for (container, unpacked) in root.chain(ssh) {
         let deb = &unpacked.package;
         let id = format!("Deb-{}", identifier(&deb.name));
-        let purl = format!(
-            "pkg:deb/debian/{}@{}?arch=amd64&distro=trixie",
-            percent(&deb.name),
-            percent(&deb.version)
-        );
+        let purl = deb_purl(&deb.name, &deb.version);
         if listed.insert(&deb.name) {
             packages.push(package(
                 &id,
@@ -233,6 +224,14 @@ fn relationship(from: &str, kind: &str, to: &str) -> Value {
     json!({ "spdxElementId": from, "relationshipType": kind, "relatedSpdxElement": to })
 }
 
+fn deb_purl(name: &str, version: &str) -> String {
+    format!(
+        "pkg:deb/debian/{}@{}?arch=amd64&distro=trixie",
+        percent(name),
+        percent(version)
+    )
+}
+
 /// SPDX identifiers know letters, digits, dot and hyphen only.
 fn identifier(text: &str) -> String {
     text.chars()
@@ -271,18 +270,6 @@ mod tests {
             .collect();
         assert_eq!(names, ["stillmetal-agent", "tokio"]);
         assert!(parse_tree("nonsense").is_err());
-    }
-
-    #[test]
-    fn reads_the_kernel_version() {
-        let mut image = vec![0; 0x300];
-        image[0x202..0x206].copy_from_slice(b"HdrS");
-        image[0x20e] = 0x40;
-        image[0x240..0x24f].copy_from_slice(b"6.12.1-still (b");
-        let path = Path::new("k");
-        assert_eq!(kernel_version(path, &image).unwrap(), "6.12.1-still");
-        assert!(kernel_version(path, &image[..0x204]).is_err());
-        assert!(kernel_version(path, b"\x7fELF").is_err());
     }
 
     #[test]

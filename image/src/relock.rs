@@ -22,7 +22,10 @@ pub enum RelockError {
         what: String,
     },
     #[error("resolve package {package}")]
-    Resolve { package: String, source: FetchError },
+    Resolve {
+        package: String,
+        source: Box<FetchError>,
+    },
     #[error(transparent)]
     Unpack(#[from] UnpackError),
     #[error("read the libraries of package {package}")]
@@ -48,7 +51,7 @@ pub fn relock(data: &Path, cache: &Path) -> Result<Lock, RelockError> {
             .current(&name)
             .map_err(|source| RelockError::Resolve {
                 package: name.clone(),
-                source,
+                source: Box::new(source),
             })?;
         let unpacked = unpack::unpack(&archive, cache, &package)?
             .ok_or_else(|| RelockError::Vanished(name.clone()))?;

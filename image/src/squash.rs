@@ -86,7 +86,15 @@ pub fn write(
         "-quiet",
     ]);
     command.args(["-reproducible", "-mkfs-time", "0", "-all-time", "0"]);
-    command.args(["-comp", "zstd", "-Xcompression-level", compression.level()]);
+    // Measured on this image: 128 KiB blocks give 2 % more bytes, 1 MiB blocks 3 %.
+    command.args([
+        "-b",
+        "256K",
+        "-comp",
+        "zstd",
+        "-Xcompression-level",
+        compression.level(),
+    ]);
     // It refuses to run with both this and -mkfs-time.
     command.env_remove("SOURCE_DATE_EPOCH");
     program::run(&mut command, PACKAGE)?;

@@ -1,10 +1,11 @@
 //! What happened on CPUs while a container ran, from the node's own counters.
 //!
 //! The counters are read five times a second from a housekeeping CPU, which costs the observed CPUs
-//! nothing (quiet.md §4). Interrupts are differences between the first and the last reading in which
-//! the container ran. A timeslice is *foreign* when the CPU was given to a task that is none of the
-//! container's; it is only counted between two readings with the same set of threads, because the
-//! timeslices of a thread that ended meanwhile are not known any more.
+//! nothing (quiet.md §4). Two windows are told apart: the container's whole life, in which it also
+//! starts and ends (with ticks of its own making, as long as several of its tasks want the CPU), and
+//! the time *at work*: the longest stretch in which its threads stay the same. Only there can
+//! timeslices be attributed, because those of a thread that ended are not known any more; one is
+//! *foreign* when the CPU was given to a task that is none of the container's.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,59 +27,64 @@ pub struct Disturbance {
     /// Every other interrupt.
     pub other_interrupts: u64,
     pub softirqs: u64,
-    /// `None`: never two readings with the same threads.
-    pub foreign_timeslices: Option<u64>,
-    pub involuntary_switches: Option<u64>,
-    /// From the first to the last reading in which the container ran.
+    pub foreign_timeslices: u64,
+    pub involuntary_switches: u64,
+    /// From the first to the last reading of the window.
     pub window: Duration,
 }
 
-/// Readings of one container in the order of time, only those in which it ran.
+/// What was seen of one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Timer interrupts over its whole life.
+    pub timer_in_life: u64,
+    /// While its threads stayed the same.
+    pub at_work: Disturbance,
+}
+
+/// From readings of one container in the order of time, only those in which it ran. `None`: it was
+/// never read twice with the same threads.
 #[must_use]
-pub fn disturbance(readings: &[CountersSnapshot]) -> Option<Disturbance> {
-    let (first, last) = (readings.first()?, readings.last()?);
-    if first.taken_ns >= last.taken_ns {
-        return None;
-    }
+pub fn seen(readings: &[CountersSnapshot]) -> Option<Seen> {
+    let life = disturbance(readings.first()?, readings.last()?);
+    let tids = |reading: &CountersSnapshot| -> BTreeSet<u32> {
+        reading.threads.iter().flat_map(|threads| threads.keys().copied()).collect()
+    };
+    let longest = readings
+        .chunk_by(|before, after| tids(before) == tids(after))
+        .max_by_key(|stretch| match stretch {
+            [first, .., last] => last.taken_ns - first.taken_ns,
+            _ => 0,
+        })?;
+    let [first, .., last] = longest else { return None };
+    Some(Seen { timer_in_life: life.timer, at_work: disturbance(first, last) })
+}
+
+fn disturbance(first: &CountersSnapshot, last: &CountersSnapshot) -> Disturbance {
     let mut sum = Disturbance {
         window: Duration::from_nanos(last.taken_ns - first.taken_ns),
         ..Disturbance::default()
     };
+    let mut given = 0;
     for (cpu, counters) in &last.cpus {
-        let Some(earlier) = first.cpus.get(cpu) else {
-            continue;
-        };
+        let Some(earlier) = first.cpus.get(cpu) else { continue };
         let delta = counters.since(earlier);
         sum.timer += delta.timer;
         sum.other_interrupts += delta.other_interrupts();
         sum.softirqs += delta.softirqs_total();
+        given += delta.timeslices;
     }
-    for pair in readings.windows(2) {
-        let (Some(before), Some(after)) = (&pair[0].threads, &pair[1].threads) else {
+    let mut own = 0;
+    for (tid, task) in last.threads.iter().flatten() {
+        let Some(earlier) = first.threads.iter().flatten().find(|(other, _)| *other == tid) else {
             continue;
         };
-        let tids = |map: &std::collections::BTreeMap<u32, _>| -> BTreeSet<u32> {
-            map.keys().copied().collect()
-        };
-        if tids(before) != tids(after) {
-            continue;
-        }
-        let given: u64 = pair[1]
-            .cpus
-            .iter()
-            .filter_map(|(cpu, c)| Some(c.since(pair[0].cpus.get(cpu)?).timeslices))
-            .sum();
-        let deltas = after.iter().map(|(tid, task)| task.since(&before[tid]));
-        let (own, involuntary) = deltas.fold((0, 0), |(own, involuntary), task| {
-            (
-                own + task.timeslices,
-                involuntary + task.involuntary_switches,
-            )
-        });
-        *sum.foreign_timeslices.get_or_insert(0) += given.saturating_sub(own);
-        *sum.involuntary_switches.get_or_insert(0) += involuntary;
+        let delta = task.since(earlier.1);
+        own += delta.timeslices;
+        sum.involuntary_switches += delta.involuntary_switches;
     }
-    Some(sum)
+    sum.foreign_timeslices = given.saturating_sub(own);
+    sum
 }
 
 /// Reads in the background until it is asked for the result.
@@ -114,11 +120,11 @@ impl Observer {
         Self { stop, thread }
     }
 
-    /// Ends the reading. `None`: the container was never seen running twice.
+    /// Ends the reading. `None`: too little was seen, see [`seen`].
     #[must_use]
-    pub fn finish(self) -> Option<Disturbance> {
+    pub fn finish(self) -> Option<Seen> {
         self.stop.store(true, Ordering::Relaxed);
-        disturbance(&self.thread.join().ok()?)
+        seen(&self.thread.join().ok()?)
     }
 }
 
@@ -165,19 +171,22 @@ mod tests {
     fn timeslices_of_others_are_told_from_the_containers_own() {
         let readings = [
             reading(1, (10, 100), &[(7, 50)]),
-            reading(2, (10, 105), &[(7, 53)]),
-            // a thread came and its count is not comparable
-            reading(3, (11, 200), &[(7, 54), (8, 9)]),
-            reading(4, (12, 210), &[(7, 58), (8, 15)]),
+            // a thread came: its count is not comparable with the one before
+            reading(2, (60, 200), &[(7, 54), (8, 9)]),
+            reading(4, (61, 210), &[(7, 58), (8, 15)]),
+            reading(6, (61, 212), &[(7, 58), (8, 15)]),
+            reading(7, (70, 300), &[(7, 70)]),
         ];
-        let found = disturbance(&readings).unwrap();
-        assert_eq!((found.timer, found.window.as_secs()), (2, 3));
-        assert_eq!(found.foreign_timeslices, Some(2));
+        let seen = seen(&readings).unwrap();
+        assert_eq!(seen.timer_in_life, 60);
+        let at_work = seen.at_work;
+        assert_eq!((at_work.timer, at_work.window.as_secs()), (1, 4));
+        assert_eq!(at_work.foreign_timeslices, 2);
     }
 
     #[test]
     fn one_reading_proves_nothing() {
-        assert_eq!(disturbance(&[reading(1, (1, 1), &[(7, 1)])]), None);
-        assert_eq!(disturbance(&[]), None);
+        assert_eq!(seen(&[reading(1, (1, 1), &[(7, 1)])]), None);
+        assert_eq!(seen(&[]), None);
     }
 }

@@ -19,8 +19,8 @@ use crate::net::Outcome;
 use crate::service::Spec;
 use crate::supervise::Supervisor;
 use crate::{
-    CONFIG_DIR, MEMORY_LOW_FILE, STATE_DIR, clock, fail, hostname, log, memory, modules, net,
-    shutdown, signals, ssh, sysctl,
+    CONFIG_DIR, MEMORY_LOW_FILE, STATE_DIR, affinity, clock, fail, hostname, log, memory, modules,
+    net, shutdown, signals, ssh, sysctl,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,7 @@ fn try_run() -> Result<Infallible, BootError> {
     if !Path::new("/proc/self").exists() {
         // Started without stage one, straight from a squashfs root.
         mounts::mount_all(mounts::STAGE_ONE)?;
+        affinity::keep_off_isolated_cpus();
         sysctl::unlimit_kmsg();
     }
     let config = read_config();

@@ -13,6 +13,7 @@
 //! This crate does not depend on an async runtime, and it neither starts the container engine nor touches CPUs' tuning:
 //! both belong to the agent that it supervises.
 
+mod affinity;
 mod boot;
 mod cgroup;
 mod clock;

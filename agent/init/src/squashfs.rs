@@ -1,16 +1,20 @@
-//! Just enough of the squashfs superblock to tell a whole image from one that memory cut short.
+//! Just enough of squashfs to tell a whole image from one that memory cut short.
+//!
+//! The kernel's unpacker gives a file its full length first and writes the content after, so a file that memory cut
+//! short has the right size and ends in zeros. A squashfs ends in the index of its last table: a block's position, which
+//! is never zero.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What the superblock and the file's size say about an image.
+/// What the superblock, the file's size and its end say about an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Image {
     Whole,
-    /// Shorter than it says it is.
+    /// Its end is missing.
     Truncated {
-        have_bytes: u64,
         want_bytes: u64,
     },
     NotSquashfs,
@@ -19,60 +23,82 @@ pub(crate) enum Image {
 const MAGIC: &[u8; 4] = b"hsqs";
 const BYTES_USED: std::ops::Range<usize> = 40..48;
 const SUPERBLOCK_BYTES: usize = 96;
+const POSITION_BYTES: u64 = 8;
 
 pub(crate) fn inspect(path: &Path) -> io::Result<Image> {
     let file = File::open(path)?;
     let have_bytes = file.metadata()?.len();
-    let mut head = Vec::with_capacity(SUPERBLOCK_BYTES);
-    file.take(SUPERBLOCK_BYTES as u64).read_to_end(&mut head)?;
-    Ok(judge(&head, have_bytes))
+    let mut head = [0; SUPERBLOCK_BYTES];
+    if have_bytes < head.len() as u64 {
+        // Not even a superblock: the unpacker stopped right here.
+        return Ok(Image::Truncated {
+            want_bytes: head.len() as u64,
+        });
+    }
+    file.read_exact_at(&mut head, 0)?;
+    let want_bytes = match bytes_used(&head) {
+        Some(bytes) => bytes,
+        // The unpacker stopped before the first byte of it.
+        None if head == [0; SUPERBLOCK_BYTES] => {
+            return Ok(Image::Truncated {
+                want_bytes: have_bytes,
+            });
+        }
+        None => return Ok(Image::NotSquashfs),
+    };
+    if have_bytes < want_bytes {
+        return Ok(Image::Truncated { want_bytes });
+    }
+    let mut last = [0; 8];
+    file.read_exact_at(&mut last, want_bytes.saturating_sub(POSITION_BYTES))?;
+    let position = u64::from_le_bytes(last);
+    let whole = (1..want_bytes).contains(&position);
+    Ok(if whole {
+        Image::Whole
+    } else {
+        Image::Truncated { want_bytes }
+    })
 }
 
-fn judge(head: &[u8], have_bytes: u64) -> Image {
-    let Some(field) = head.get(BYTES_USED).and_then(|bytes| bytes.try_into().ok()) else {
-        // Not even a superblock: the unpacker stopped right here.
-        return Image::Truncated {
-            have_bytes,
-            want_bytes: SUPERBLOCK_BYTES as u64,
-        };
-    };
-    let want_bytes = u64::from_le_bytes(field);
-    match () {
-        () if !head.starts_with(MAGIC) => Image::NotSquashfs,
-        () if have_bytes < want_bytes => Image::Truncated {
-            have_bytes,
-            want_bytes,
-        },
-        () => Image::Whole,
-    }
+fn bytes_used(head: &[u8; SUPERBLOCK_BYTES]) -> Option<u64> {
+    let field = head[BYTES_USED].try_into().ok()?;
+    head.starts_with(MAGIC).then(|| u64::from_le_bytes(field))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn head(used: u64) -> Vec<u8> {
-        let mut head = vec![0; SUPERBLOCK_BYTES];
-        head[..4].copy_from_slice(MAGIC);
-        head[BYTES_USED].copy_from_slice(&used.to_le_bytes());
-        head
+    /// An image of 4,000 bytes, padded, with a plausible end.
+    fn image() -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        bytes[..4].copy_from_slice(MAGIC);
+        bytes[BYTES_USED].copy_from_slice(&4000_u64.to_le_bytes());
+        bytes[3992..4000].copy_from_slice(&3970_u64.to_le_bytes());
+        bytes
+    }
+
+    fn judge(bytes: &[u8]) -> Image {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        inspect(file.path()).unwrap()
     }
 
     #[test]
-    fn whole_truncated_and_other() {
-        assert_eq!(judge(&head(4000), 4096), Image::Whole);
-        assert_eq!(
-            judge(&head(4097), 4096),
-            Image::Truncated {
-                have_bytes: 4096,
-                want_bytes: 4097
-            }
-        );
-        assert_eq!(judge(&[0; 96], 4096), Image::NotSquashfs);
-        assert!(matches!(
-            judge(b"hsqs", 4),
-            Image::Truncated { have_bytes: 4, .. }
-        ));
-        assert!(matches!(judge(b"", 0), Image::Truncated { .. }));
+    fn whole_and_other() {
+        assert_eq!(judge(&image()), Image::Whole);
+        assert_eq!(judge(&[7; 4096]), Image::NotSquashfs);
+    }
+
+    #[test]
+    fn cut_short_with_or_without_its_length() {
+        let cut = Image::Truncated { want_bytes: 4000 };
+        assert_eq!(judge(&image()[..3000]), cut);
+        let mut hole = image();
+        hole[2048..].fill(0);
+        assert_eq!(judge(&hole), cut);
+        assert_eq!(judge(&vec![0; 4096]), Image::Truncated { want_bytes: 4096 });
+        assert!(matches!(judge(b"hsqs"), Image::Truncated { .. }));
+        assert!(matches!(judge(b""), Image::Truncated { .. }));
     }
 }

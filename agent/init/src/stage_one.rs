@@ -18,7 +18,7 @@ use crate::config_files::{self, ConfigError, SSH_IMAGE};
 use crate::loopdev::{self, LoopError};
 use crate::mounts::{self, MountError};
 use crate::squashfs::{self, Image};
-use crate::{CONFIG_DIR, fail, log, memory, signals, ssh, sysctl};
+use crate::{CONFIG_DIR, affinity, fail, log, memory, signals, ssh, sysctl};
 
 const ROOT_IMAGE: &str = "/rootfs.img";
 const NEW_ROOT: &str = "/newroot";
@@ -79,6 +79,7 @@ pub(crate) fn run() -> StageOneError {
 fn try_run() -> Result<Infallible, StageOneError> {
     signals::block_all_handled();
     mounts::mount_all(mounts::STAGE_ONE)?;
+    affinity::keep_off_isolated_cpus();
     sysctl::unlimit_kmsg();
     if let Ok(config) = BootConfig::read() {
         fail::set_policy(&config);
@@ -92,6 +93,7 @@ fn try_run() -> Result<Infallible, StageOneError> {
     if let Err(error) = fs::remove_file("/init") {
         log::info(&format!("/init stays in memory: {error}"));
     }
+    log::info("root image mounted, switching to it");
     switch_root()
 }
 
@@ -106,11 +108,8 @@ fn check_image() -> Result<(), StageOneError> {
     };
     match squashfs::inspect(Path::new(ROOT_IMAGE)) {
         Ok(Image::Whole) => Ok(()),
-        Ok(Image::Truncated {
-            have_bytes,
-            want_bytes,
-        }) => Err(incomplete(format!(
-            "rootfs.img has {have_bytes} of {want_bytes} bytes"
+        Ok(Image::Truncated { want_bytes }) => Err(incomplete(format!(
+            "the end of rootfs.img ({want_bytes} bytes) is missing"
         ))),
         Ok(Image::NotSquashfs) => Err(StageOneError::NotSquashfs),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

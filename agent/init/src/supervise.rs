@@ -165,21 +165,28 @@ impl Supervisor {
         }
     }
 
-    /// One look at the way down; true when it is at its end.
+    /// Goes down as far as it goes without waiting; true at the end.
     fn descend(&mut self, finish: &mut dyn FnMut(PowerAction)) -> bool {
-        let alive = self.alive();
-        let Some(down) = &mut self.shutdown else {
-            return false;
-        };
-        for step in down.step(Instant::now(), alive) {
-            if let Step::Finish(action) = step {
-                shutdown::sync_bounded(shutdown::SYNC_PATIENCE);
-                finish(action);
-                return true;
+        loop {
+            let alive = self.alive();
+            let Some(down) = &mut self.shutdown else {
+                return false;
+            };
+            let steps = down.step(Instant::now(), alive);
+            if steps.is_empty() {
+                return false;
             }
-            self.act(step);
+            for step in steps {
+                if let Step::Finish(action) = step {
+                    shutdown::sync_bounded(shutdown::SYNC_PATIENCE);
+                    finish(action);
+                    return true;
+                }
+                self.act(step);
+            }
+            // Whoever is gone by now will not send another SIGCHLD: look again at once.
+            self.reap();
         }
-        false
     }
 
     fn alive(&self) -> Alive {

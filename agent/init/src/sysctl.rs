@@ -18,7 +18,8 @@ const SETTINGS: [(&str, &str); 6] = [
 
 /// Lets init and the agent log during boot without the rate limit for user space.
 pub(crate) fn unlimit_kmsg() {
-    apply("kernel/printk_devkmsg", "on");
+    // The newline is part of the value: without it the kernel answers EINVAL.
+    apply("kernel/printk_devkmsg", "on\n");
 }
 
 pub(crate) fn apply_all() {
@@ -29,6 +30,6 @@ pub(crate) fn apply_all() {
 
 fn apply(key: &str, value: &str) {
     if let Err(error) = fs::write(format!("/proc/sys/{key}"), value) {
-        log::warn(&format!("sysctl {key}={value}: {error}"));
+        log::warn(&format!("sysctl {key}={}: {error}", value.trim()));
     }
 }

@@ -2,7 +2,10 @@
 //! server. Nothing here touches the machine itself: the child has its own PID, mount and network namespaces, and the
 //! last act of init is injected.
 #![allow(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests by clippy.toml")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests are not seen as tests by clippy.toml"
+)]
 
 #[path = "root_lane/dhcp.rs"]
 mod dhcp;

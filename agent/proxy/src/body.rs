@@ -18,15 +18,17 @@ const BEFORE_HIJACK_BYTES: usize = 64 * 1024;
 pub(crate) enum Prepared {
     /// Forwarded as it comes.
     Stream(Body),
-    /// Buffered and, if it is JSON, judged. Only the value goes on, never the bytes received.
-    Whole(Option<Checked>, Bytes),
+    /// Buffered, since nothing may follow it or a hijack does.
+    Whole(Bytes),
+    /// Judged. Only the value goes on; of the bytes received, only whether there were any counts.
+    Judged(Box<Checked>, Bytes),
 }
 
 impl Prepared {
     pub(crate) fn checked(&self) -> Option<&Checked> {
         match self {
-            Self::Whole(checked, _) => checked.as_ref(),
-            Self::Stream(_) => None,
+            Self::Judged(checked, _) => Some(checked),
+            Self::Stream(_) | Self::Whole(_) => None,
         }
     }
 
@@ -34,10 +36,10 @@ impl Prepared {
     pub(crate) fn into_body(self) -> Body {
         match self {
             Self::Stream(body) => body,
-            Self::Whole(None, bytes) => full(bytes),
+            Self::Whole(bytes) => full(bytes),
             // Nothing was sent, so nothing is made up.
-            Self::Whole(Some(_), bytes) if bytes.is_empty() => full(bytes),
-            Self::Whole(Some(checked), _) => full(checked.body.to_string()),
+            Self::Judged(_, bytes) if bytes.is_empty() => full(bytes),
+            Self::Judged(checked, _) => full(checked.body.to_string()),
         }
     }
 }
@@ -60,7 +62,7 @@ pub(crate) async fn prepare(
                     other => other.into(),
                 })?;
             if bytes.is_empty() {
-                Ok(Prepared::Whole(None, bytes))
+                Ok(Prepared::Whole(bytes))
             } else {
                 Err(not_empty())
             }
@@ -69,11 +71,10 @@ pub(crate) async fn prepare(
             let bytes = collect(shared, body, *max_bytes).await?;
             let facts = shared.parts.placement.facts();
             let checked = policy::check_body(role, endpoint, &facts, &bytes)?;
-            Ok(Prepared::Whole(Some(checked), bytes))
+            Ok(Prepared::Judged(Box::new(checked), bytes))
         }
         // The engine must have the whole of it before the connection changes hands.
         BodyRule::Stream if hijack => Ok(Prepared::Whole(
-            None,
             collect(shared, body, BEFORE_HIJACK_BYTES).await?,
         )),
         BodyRule::Stream => Ok(Prepared::Stream(body.map_err(BodyError::from).boxed())),

@@ -38,17 +38,14 @@ async fn create(
     name: Option<&str>,
     body: Prepared,
 ) -> Result<Response<Body>, Refusal> {
-    let Prepared::Whole(
-        Some(Checked {
-            mut body,
-            placement,
-            ..
-        }),
-        _,
-    ) = body
-    else {
+    let Prepared::Judged(checked, _) = body else {
         return Err(Refusal::bad_request("a create request needs a JSON body"));
     };
+    let Checked {
+        mut body,
+        placement,
+        ..
+    } = *checked;
     let placement_of = &context.shared.parts.placement;
     let claimed = match &placement {
         Some(PlacementRequest::Pinned(pin)) => {

@@ -59,6 +59,7 @@ impl Refusal {
     pub(crate) fn into_response(self) -> Response<Body> {
         match self {
             Self::Denied(denial) => {
+                tracing::debug!(status = denial.status, reason = %denial.message, "refused");
                 let status = StatusCode::from_u16(denial.status)
                     .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 message(status, &denial.message)

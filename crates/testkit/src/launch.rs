@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::accel::{self, Accel};
-use crate::builder::{DiskContents, Resources, VmBuilder, join};
+use crate::arguments::{Resources, join};
+use crate::builder::{DiskContents, VmBuilder};
 use crate::error::{Error, Result};
 use crate::lines::{LineLog, Mark};
 use crate::net::{free_ports, loopback};

@@ -13,6 +13,8 @@ pub mod images;
 pub mod node;
 pub mod places;
 
+mod answer;
+mod arguments;
 mod builder;
 mod capture;
 mod cmdline;
@@ -32,13 +34,14 @@ mod vm;
 mod wait;
 
 pub use accel::Accel;
+pub use answer::Answer;
 pub use builder::{DiskBus, OnReset, VmBuilder};
 pub use cmdline::Cmdline;
 pub use command::{Invocation, Output};
 pub use credentials::{Client, ConfigOptions, Credentials};
 pub use docker::Docker;
 pub use error::{Error, Result, chain};
-pub use http::{Answer, ApiClient, TlsStream};
+pub use http::{ApiClient, TlsStream};
 pub use lines::{Line, LineLog, Mark};
 pub use net::{Forward, Nic, free_ports};
 pub use node::Node;

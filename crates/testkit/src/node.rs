@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::answer::Answer;
 use crate::builder::VmBuilder;
 use crate::cmdline::Cmdline;
 use crate::credentials::{Client, ConfigOptions, Credentials};
 use crate::docker::Docker;
 use crate::error::{Error, Result};
-use crate::http::{Answer, ApiClient};
+use crate::http::ApiClient;
 use crate::net::Nic;
 use crate::places::Artifacts;
 use crate::vm::Vm;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use stillmetal_tests::observe::{Disturbance, Observer};
+use stillmetal_tests::observe::{Observer, Seen};
 use testkit::{Accel, Client, ConfigOptions, Credentials, Docker, Node, images, node};
 
 const CPUS: u32 = 2;
@@ -39,28 +39,16 @@ fn main() -> anyhow::Result<()> {
         "stress-ng --cpu 1 --cpu-ops 1000, three times on isolated CPU 1, once unpinned on CPU 0:"
     );
     println!();
-    println!(
-        "{:<22} {:>9} {:>10} | {:>8} {:>8} {:>8} {:>9} {:>9} {:>8}",
-        "run",
-        "bogo ops",
-        "ops/cpu-s",
-        "timer",
-        "other",
-        "softirqs",
-        "foreign",
-        "involunt.",
-        "observed"
-    );
-    println!(
-        "{:<22} {:>9} {:>10} | {:>8} {:>8} {:>8} {:>9} {:>9} {:>8}",
-        "", "", "", "irqs", "irqs", "", "slices", "switches", "seconds"
-    );
+    header(["run", "bogo ops", "ops/cpu-s", "whole run", "timer", "other", "soft", "foreign", "invol.", "at work"]);
+    header(["", "", "", "timer", "irqs", "irqs", "irqs", "slices", "switches", "seconds"]);
     for number in 1..=RUNS {
         let name = format!("pinned-{number}");
         one(&node, &docker, &name, Some("1"))?;
     }
     one(&node, &docker, "unpinned", None)?;
     println!();
+    println!("`whole run` counts from the container's start to its end, stress-ng's own set-up included;");
+    println!("the columns after it count while the benchmark was at work (its threads did not change).");
     if node.vm.accel() == Accel::Tcg {
         println!("Counts are exact in a virtual machine; its timings mean nothing (emulated CPU).");
     } else {
@@ -115,21 +103,29 @@ fn one(node: &Node, docker: &Docker, name: &str, cpu: Option<&str>) -> anyhow::R
         Some(cpu) => format!("{name} (CPU {cpu})"),
         None => format!("{name} (CPU 0)"),
     };
-    println!("{label:<22} {ops:>9} {rate:>10.1} | {}", columns(&seen));
+    println!("{label:<20} {ops:>9} {rate:>10.1} | {}", columns(&seen));
     std::io::stdout().flush()?;
     Ok(())
 }
 
-fn columns(seen: &Disturbance) -> String {
-    let known = |count: Option<u64>| count.map_or("?".into(), |count| count.to_string());
+fn header(cells: [&str; 10]) {
+    let [run, ops, rate, life, timer, other, soft, foreign, involuntary, window] = cells;
+    println!(
+        "{run:<20} {ops:>9} {rate:>10} | {life:>9} | {timer:>6} {other:>6} {soft:>6} {foreign:>8} {involuntary:>8} {window:>8}"
+    );
+}
+
+fn columns(seen: &Seen) -> String {
+    let work = &seen.at_work;
     format!(
-        "{:>8} {:>8} {:>8} {:>9} {:>9} {:>8.1}",
-        seen.timer,
-        seen.other_interrupts,
-        seen.softirqs,
-        known(seen.foreign_timeslices),
-        known(seen.involuntary_switches),
-        seen.window.as_secs_f64(),
+        "{:>9} | {:>6} {:>6} {:>6} {:>8} {:>8} {:>8.1}",
+        seen.timer_in_life,
+        work.timer,
+        work.other_interrupts,
+        work.softirqs,
+        work.foreign_timeslices,
+        work.involuntary_switches,
+        work.window.as_secs_f64(),
     )
 }
 

@@ -92,7 +92,7 @@ fn killing_everybody_else_leaves_a_node_that_comes_back() {
         let killer: &[&str] = &[
             "sh",
             "-c",
-            "echo x >> /run/starts; if [ $(wc -l < /run/starts) -lt 2 ]; then sleep 1000 & kill -9 -1; fi; kill -TERM 1; sleep 1000",
+            "echo x >> /run/starts; if [ $(wc -l < /run/starts) -lt 2 ]; then sleep 1000 & kill -9 -1; kill -9 $$; fi; kill -TERM 1; sleep 1000",
         ];
         let (_, finished) = supervise(vec![shell(killer)]);
         assert_eq!(finished, [PowerAction::Poweroff]);
@@ -120,6 +120,28 @@ fn the_agent_ends_in_its_own_time_and_stragglers_do_not_stop_the_end() {
         assert_eq!(processes(), [1]);
         assert!(
             start.elapsed() < Duration::from_secs(15),
+            "{:?}",
+            start.elapsed()
+        );
+    };
+    as_pid_one(DEADLINE, body, |_| {});
+}
+
+#[test]
+#[ignore = "needs root: run in the root lane"]
+fn nothing_left_means_no_waiting() {
+    let body = || {
+        let script: &[&str] = &[
+            "sh",
+            "-c",
+            "trap 'exit 0' TERM; kill -USR2 1; while true; do sleep 0.1; done",
+        ];
+        let start = Instant::now();
+        let (_, finished) = supervise(vec![shell(script)]);
+        assert_eq!(finished, [PowerAction::Poweroff]);
+        // The grace after SIGTERM is 2 s: with nobody left it is not waited for.
+        assert!(
+            start.elapsed() < Duration::from_millis(1900),
             "{:?}",
             start.elapsed()
         );

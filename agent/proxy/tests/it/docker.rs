@@ -8,7 +8,7 @@ use std::time::Duration;
 use pki::{Authority, Validity};
 use stillmetal_proxy::Limits;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
@@ -39,6 +39,8 @@ impl Engine {
             .arg(format!("--exec-root={}", at("exec")))
             .arg(format!("--pidfile={}", at("pid")))
             .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
+            // As it is by default on a node, whose cgroups are of version 2.
+            .arg("--default-cgroupns-mode=private")
             .stdout(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
@@ -57,22 +59,21 @@ impl Engine {
     fn socket(&self) -> PathBuf {
         self.dir.path().join("engine.sock")
     }
+}
 
-    /// Ended in order, so that it unmounts what it mounted.
-    async fn stop(mut self) {
-        let pid = self.daemon.id().unwrap().to_string();
-        assert!(
-            Command::new("kill")
-                .arg(pid)
-                .status()
-                .await
-                .unwrap()
-                .success()
+impl Drop for Engine {
+    /// Ended in order, so that it unmounts what it mounted; also after a failed test.
+    fn drop(&mut self) {
+        let Some(pid) = self.daemon.id() else { return };
+        drop(
+            std::process::Command::new("kill")
+                .arg(pid.to_string())
+                .status(),
         );
-        timeout(PATIENCE, self.daemon.wait())
-            .await
-            .expect("the engine ends")
-            .unwrap();
+        let began = std::time::Instant::now();
+        while matches!(self.daemon.try_wait(), Ok(None)) && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
@@ -164,6 +165,13 @@ fn write_root(dir: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root and docker.io: root lane"]
 async fn a_transcript_with_the_stock_client() {
+    // Shown only if the test fails.
+    drop(
+        tracing_subscriber::fmt()
+            .with_env_filter("stillmetal=debug")
+            .with_test_writer()
+            .try_init(),
+    );
     let engine = Engine::start().await;
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
@@ -200,7 +208,7 @@ async fn a_transcript_with_the_stock_client() {
 
     shutdown.cancel();
     server.await.unwrap();
-    engine.stop().await;
+    drop(engine);
 }
 
 async fn images(user: &Docker, root: &Path) {
@@ -260,13 +268,9 @@ async fn runs(user: &Docker) {
         "{terminal}"
     );
     let limited = format!("{run} -e A=b --user 1000 --read-only --memory 64m --cap-drop ALL");
-    let shown = user.ok(&format!(
-        "{limited} job:1 /bin/sh -c 'id -u; echo $A; echo > /x || true'"
-    ));
-    assert_eq!(
-        shown.await.lines().take(2).collect::<Vec<_>>(),
-        ["1000", "b"]
-    );
+    let line = format!("{limited} job:1 /bin/sh -c 'id -u; echo $A; echo > /x || true'");
+    let shown = user.ok(&line).await;
+    assert_eq!(shown.lines().take(2).collect::<Vec<_>>(), ["1000", "b"]);
     let volume = "-v data:/data";
     user.ok(&format!(
         "{run} {volume} job:1 /bin/sh -c 'echo kept > /data/file'"
@@ -281,7 +285,6 @@ async fn runs(user: &Docker) {
 }
 
 async fn lives(user: &Docker, node: &FakeNode) {
-    let events = "timeout 60 docker events --since 1s --filter container=live --filter event=die";
     let script = "'echo one; while ! test -e /tmp/go; do sleep 0.1; done; echo two; exit 7'";
     user.ok(&format!(
         "docker run -d --name live --network none job:1 /bin/sh -c {script}"
@@ -308,22 +311,46 @@ async fn lives(user: &Docker, node: &FakeNode) {
             .await
             .contains("\"Running\": true")
     );
+    let mut watch = user.command("docker");
+    watch.args([
+        "events",
+        "--since=1m",
+        "--filter=container=live",
+        "--filter=event=die",
+    ]);
+    let mut watch = watch
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut events = BufReader::new(watch.stdout.take().unwrap()).lines();
     let follow = user.ok("docker logs -f live");
     let wait = user.ok("docker wait live");
-    let happened = user.ok(&format!("{events} --until 5s"));
     let go = async {
         user.ok("docker exec -d live /bin/touch /tmp/go").await;
     };
-    let (logs, code, happened, ()) = tokio::join!(follow, wait, happened, go);
+    let (logs, code, ()) = tokio::join!(follow, wait, go);
     assert_eq!(logs, "one\ntwo\n");
     assert_eq!(code, "7\n");
-    assert!(happened.contains("container die"), "{happened}");
-    assert!(node.events().contains(&"starting live".to_owned()) || !node.events().is_empty());
-    user.ok("docker start live && docker restart -t 0 live && docker stop -t 0 live")
+    let happened = timeout(PATIENCE, events.next_line())
+        .await
+        .expect("an event")
+        .unwrap();
+    assert!(happened.unwrap().contains("container die"));
+    watch.kill().await.unwrap();
+    assert!(
+        node.events()
+            .iter()
+            .any(|event| event.starts_with("starting "))
+    );
+    user.ok("docker rm -f live && docker run -d --name rest --network none job:1 /bin/sleep 600")
         .await;
-    user.ok("docker start live && docker pause live && docker unpause live")
+    user.ok("docker restart -t 0 rest && docker pause rest && docker unpause rest")
         .await;
-    user.ok("docker kill live; docker rm -f live").await;
+    user.ok("docker stop -t 0 rest && docker start rest && docker kill rest")
+        .await;
+    user.ok("docker rename rest done && docker rm -f done")
+        .await;
     // A refused start of a `--rm` container does not leave the client waiting.
     *node.refuse_starts.lock().unwrap() = Some(policy::Denial {
         status: 409,
@@ -382,15 +409,12 @@ async fn roles(user: &Docker, admin: &Docker) {
         assert_eq!(status, 125, "{line}: {error}");
         assert!(error.contains("user"), "{line}: {error}");
     }
-    admin
-        .ok(&format!("{run} --privileged -v /:/host job:1 /bin/true"))
-        .await;
-    admin
-        .ok("docker run -d --privileged --name strong --network none job:1 /bin/sleep 60")
-        .await;
+    // Created only: where this runs, nobody may be able to start a privileged container.
+    let strong = "docker create --privileged -v /:/host --name strong --network none";
+    admin.ok(&format!("{strong} job:1 /bin/sleep 60")).await;
     for line in [
+        "docker start strong",
         "docker exec strong /bin/true",
-        "docker kill strong",
         "docker rm -f strong",
     ] {
         let (_, error) = user.fails(line).await;

@@ -82,7 +82,10 @@ async fn cpus_are_taken_before_each_start() {
         let (status, _) = client.post(&format!("/containers/job/{action}"), "").await;
         assert_eq!(status, StatusCode::NO_CONTENT);
     }
-    assert_eq!(rig.node.events(), ["starting job", "starting job"]);
+    assert_eq!(
+        rig.node.events(),
+        ["starting job", "started job", "starting job", "started job"]
+    );
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::fake_engine::FakeEngine;
 use crate::fake_node::FakeNode;
 
 /// Long enough for a loaded machine, short enough to find a hang.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fails the test instead of hanging it.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {

@@ -62,12 +62,12 @@ async fn a_client_that_leaves_ends_the_engines_request() {
     }
 }
 
-/// An upload of unknown length, 64 MiB.
+/// An upload of unknown length, 16 MiB.
 fn upload(target: &str, method: &str) -> Request<stillmetal_proxy::Body> {
     let (mut sender, body) = Channel::<Bytes, BodyError>::new(2);
     tokio::spawn(async move {
         let chunk = Bytes::from(vec![0; 1024 * 1024]);
-        for _ in 0..64 {
+        for _ in 0..16 {
             if sender.send_data(chunk.clone()).await.is_err() {
                 return;
             }
@@ -90,7 +90,7 @@ async fn an_upload_streams_through() {
         .unwrap();
     let body = soon("answer", response.collect()).await.unwrap().to_bytes();
     let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(answer, json!({ "ok": true, "bytes": 64 * 1024 * 1024 }));
+    assert_eq!(answer, json!({ "ok": true, "bytes": 16 * 1024 * 1024 }));
     let seen = rig.engine.seen().pop().unwrap();
     assert_eq!(seen.headers["content-type"], "application/x-tar");
 }

@@ -1,8 +1,12 @@
-//! The launcher with the built kernel alone: no initramfs, so it ends in its well-known panic.
+//! The harness with what is built: the launcher with the kernel alone (no initramfs, so it ends in
+//! its well-known panic), and the image tool.
 
 use std::time::Duration;
 
-use testkit::{Accel, Cmdline, DiskBus, Ending, Error, Nic, OnReset, VmBuilder, places, timeline};
+use testkit::{
+    Accel, Cmdline, ConfigOptions, Credentials, DiskBus, Ending, Error, Nic, OnReset, VmBuilder,
+    images, places, timeline,
+};
 
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -104,4 +108,20 @@ fn dropping_kills() {
     assert!(process.exists());
     drop(vm);
     assert!(!process.exists());
+}
+
+#[test]
+#[ignore = "needs the built image tool: VM lane"]
+fn the_image_tool_makes_what_tests_need() {
+    let credentials = Credentials::generate().unwrap();
+    let options = ConfigOptions {
+        engine_tls: true,
+        ..ConfigOptions::default()
+    };
+    let archive = std::fs::read(credentials.config_img(&options).unwrap()).unwrap();
+    let has = |name: &[u8]| archive.windows(name.len()).any(|window| window == name);
+    assert!(has(b"stillmetal/node.key") && has(b"stillmetal/engine/key.pem"));
+    assert!(!has(b"ca.key"), "the authority's key must stay here");
+    assert!(images::busybox().unwrap().is_file());
+    assert!(images::stress_ng().unwrap().is_file());
 }
