@@ -48,6 +48,12 @@ image: kernel agent tool ## build kernel and initramfs into build/
 	@$(TOOL) build --kernel $(BUILD)/stillmetal-kernel --modules $(BUILD)/stillmetal-modules.tar --agent $(BUILD)/stillmetal-agent --out $(BUILD)
 	@$(TOOL) docker-cli --out $(BUILD)/docker
 
+.PHONY: config
+config: image ## certificates and config.img for a real node: DIR=, NAMES=address,name [SSH_KEY=FILE]
+	@[[ -n "$(DIR)" && -n "$(NAMES)" ]] || { echo "make config DIR=directory NAMES=10.0.0.7,bench7.lab [SSH_KEY=key.pub]" >&2; exit 2; }
+	@$(BUILD)/stillmetal-agent credentials --out "$(DIR)" --name "$(NAMES)"
+	@$(TOOL) config --ca "$(DIR)/ca.pem" --cert "$(DIR)/node.pem" --key "$(DIR)/node.key" --out "$(DIR)/config.img" $(if $(SSH_KEY),--authorized-keys "$(SSH_KEY)")
+
 .PHONY: relock
 relock: tool ## move the package lock to the mirror's current versions, then run the tests
 	@$(TOOL) relock

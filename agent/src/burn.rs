@@ -23,8 +23,9 @@ pub(crate) struct BurnArguments {
 
 pub(crate) fn run(arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
     let length = Duration::from_secs(arguments.seconds);
-    let workers: Vec<_> =
-        (0..arguments.threads).map(|_| std::thread::spawn(move || spin(length))).collect();
+    let workers: Vec<_> = (0..arguments.threads)
+        .map(|_| std::thread::spawn(move || spin(length)))
+        .collect();
     let mut cpu_seconds = Vec::new();
     for worker in workers {
         let spun = worker.join().ok().context("a thread died")??;

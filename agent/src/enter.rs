@@ -32,17 +32,19 @@ pub(crate) fn run(arguments: &EnterArguments) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("set oom_score_adj to {score}"))?;
     }
     // the program inherits affinity; the cgroup decides about it, so ask for everything
-    let everything = (0..nix::sched::CpuSet::count()).try_fold(
-        nix::sched::CpuSet::new(),
-        |mut all, cpu| all.set(cpu).map(|()| all),
-    );
+    let everything = (0..nix::sched::CpuSet::count())
+        .try_fold(nix::sched::CpuSet::new(), |mut all, cpu| {
+            all.set(cpu).map(|()| all)
+        });
     everything
         .and_then(|all| nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &all))
         .context("reset the CPU affinity")?;
     // a session of its own: signals for the agent's terminal are not for it
     nix::unistd::setsid().ok();
-    let (program, rest) =
-        arguments.command.split_first().context("no program to become was given")?;
+    let (program, rest) = arguments
+        .command
+        .split_first()
+        .context("no program to become was given")?;
     // exec resets the signal mask and SIGPIPE to what programs expect
     let error = Command::new(program).args(rest).exec();
     Err(error).with_context(|| format!("become {}", program.to_string_lossy()))

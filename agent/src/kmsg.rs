@@ -25,7 +25,10 @@ impl<'a> MakeWriter<'a> for Kmsg {
     type Writer = Record;
 
     fn make_writer(&'a self) -> Record {
-        Record { priority: 6, text: Vec::new() }
+        Record {
+            priority: 6,
+            text: Vec::new(),
+        }
     }
 
     fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Record {
@@ -35,7 +38,10 @@ impl<'a> MakeWriter<'a> for Kmsg {
             Level::INFO => 6,
             Level::DEBUG | Level::TRACE => 7,
         };
-        Record { priority, text: Vec::new() }
+        Record {
+            priority,
+            text: Vec::new(),
+        }
     }
 }
 
@@ -55,8 +61,10 @@ impl Drop for Record {
         let text = String::from_utf8_lossy(&self.text);
         for line in text.lines() {
             // control characters from outside must not forge a line or drive a terminal
-            let mut line: String =
-                line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let mut line: String = line
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
             while line.len() > RECORD_BYTES {
                 line.pop();
             }

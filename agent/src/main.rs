@@ -4,6 +4,7 @@
 //! `restore` quiet an ordinary host and put it back; `enter` and `burn` are small helpers.
 
 mod burn;
+mod credentials;
 mod enter;
 mod kmsg;
 mod serve;
@@ -21,7 +22,9 @@ const FAILED: u8 = 3;
 /// Turns a Linux machine into a quiet, remotely driven benchmark node.
 #[derive(Debug, Parser)]
 #[command(name = "stillmetal-agent", version, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 the system could not do it.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 the system could not do it."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +45,8 @@ enum Command {
     Enter(enter::EnterArguments),
     /// Keep CPUs busy for a while and print the CPU time that each thread got.
     Burn(burn::BurnArguments),
+    /// Make an authority with certificates for one node and its clients.
+    Credentials(credentials::CredentialsArguments),
     /// Print a completion script for a shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -55,16 +60,26 @@ fn main() -> ExitCode {
         Err(error) => {
             // --help and --version come this way too; a closed pipe is nobody's error
             drop(error.print());
-            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                USAGE.into()
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let result = match arguments.command {
         Command::Init => stillmetal_init::run(),
         Command::Serve(arguments) => serve::run(&arguments),
-        Command::Tune(arguments) => stillmetal_tune::cli::run_tune(&arguments, &mut std::io::stdout()).map_err(Into::into),
-        Command::Restore(arguments) => stillmetal_tune::cli::run_restore(&arguments, &mut std::io::stdout()).map_err(Into::into),
+        Command::Tune(arguments) => {
+            stillmetal_tune::cli::run_tune(&arguments, &mut std::io::stdout()).map_err(Into::into)
+        }
+        Command::Restore(arguments) => {
+            stillmetal_tune::cli::run_restore(&arguments, &mut std::io::stdout())
+                .map_err(Into::into)
+        }
         Command::Enter(arguments) => enter::run(&arguments),
         Command::Burn(arguments) => burn::run(&arguments),
+        Command::Credentials(arguments) => credentials::run(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -85,5 +100,8 @@ fn main() -> ExitCode {
 fn is_init() -> bool {
     let name = std::env::args_os().next().map(PathBuf::from);
     std::process::id() == 1
-        && name.as_deref().and_then(Path::file_name).is_some_and(|name| name == "init")
+        && name
+            .as_deref()
+            .and_then(Path::file_name)
+            .is_some_and(|name| name == "init")
 }

@@ -62,7 +62,8 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     let topology = stillmetal_tune::topology::read(&*tree);
     let housekeeping = topology.housekeeping;
     // before any thread exists: all of them inherit it
-    pin_to(&housekeeping).with_context(|| format!("run on the housekeeping CPUs {housekeeping}"))?;
+    pin_to(&housekeeping)
+        .with_context(|| format!("run on the housekeeping CPUs {housekeeping}"))?;
     cgroups::set_up(&*tree, &housekeeping).context("confine agent and engine")?;
     let threads = housekeeping.len().clamp(1, 4);
     tokio::runtime::Builder::new_multi_thread()
@@ -99,8 +100,13 @@ async fn serve(
         }
     };
     let placer = Arc::new(
-        Placer::open(&run_dir.join("claims"), Arc::clone(&tree), Arc::new(client.clone()), since_boot)
-            .context("read the claims that are kept")?,
+        Placer::open(
+            &run_dir.join("claims"),
+            Arc::clone(&tree),
+            Arc::new(client.clone()),
+            since_boot,
+        )
+        .context("read the claims that are kept")?,
     );
     let processes = Processes::new(
         Arc::clone(&placer),
@@ -132,7 +138,11 @@ async fn serve(
     tasks.spawn(watch_engine(Arc::clone(&node), serving.clone()));
     tasks.spawn(watch_containers(Arc::clone(&node), serving.clone()));
     let latency_hold = tune(&node, &tree, boot).await?;
-    tasks.spawn(steer_interrupts(Arc::clone(&node), Arc::clone(&tree), serving.clone()));
+    tasks.spawn(steer_interrupts(
+        Arc::clone(&node),
+        Arc::clone(&tree),
+        serving.clone(),
+    ));
     let lease_stop = Arc::new(AtomicBool::new(false));
     let lease_keeper = {
         let stop = Arc::clone(&lease_stop);
@@ -161,7 +171,10 @@ async fn serve(
         }
         tasks.wait().await;
     };
-    if tokio::time::timeout(DRAIN + Duration::from_secs(16), drained).await.is_err() {
+    if tokio::time::timeout(DRAIN + Duration::from_secs(16), drained)
+        .await
+        .is_err()
+    {
         tracing::warn!("not everything ended in time; PID 1 ends the rest");
     }
     drop(latency_hold);
@@ -176,7 +189,10 @@ fn engine_spec(run_dir: &Path, agent: &Path, housekeeping_cpus: usize) -> Engine
         run_dir,
         agent,
         housekeeping_cpus,
-        own_tls: own_tls.join("key.pem").exists().then_some(own_tls.as_path()),
+        own_tls: own_tls
+            .join("key.pem")
+            .exists()
+            .then_some(own_tls.as_path()),
     })
 }
 
@@ -272,7 +288,9 @@ async fn watch_containers(node: Arc<Node>, stop: CancellationToken) {
 
 /// Moves interrupts that appear later; what refuses to move goes into the report.
 async fn steer_interrupts(node: Arc<Node>, tree: Arc<dyn Tree>, stop: CancellationToken) {
-    let Some(report) = node.status().tuning else { return };
+    let Some(report) = node.status().tuning else {
+        return;
+    };
     let mut steering = Steering::new(report.cpus.housekeeping);
     let mut period = tokio::time::interval(IRQ_PERIOD);
     loop {

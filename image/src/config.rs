@@ -157,7 +157,7 @@ fn add_identity(
     })?;
     let (_, leaf) = X509Certificate::from_der(&chain[0])
         .map_err(|_| ConfigError::Certificate(certificate_path.clone()))?;
-    if belongs(private.secret_der(), &leaf) == Some(false) {
+    if belongs(&private, &leaf) == Some(false) {
         let (key, certificate) = (key_path.clone(), certificate_path.clone());
         return Err(ConfigError::Mismatch { key, certificate });
     }
@@ -196,13 +196,18 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError
 ///
 /// Private keys of today's tools carry their public half, so this needs no cryptography: it is here to
 /// explain a mix-up before the boot, not to prove anything.
-fn belongs(key: &[u8], certificate: &X509Certificate<'_>) -> Option<bool> {
+fn belongs(key: &PrivateKeyDer<'_>, certificate: &X509Certificate<'_>) -> Option<bool> {
     use x509_parser::public_key::PublicKey;
-    let public = certificate.public_key();
-    let contains = |needle: &[u8]| key.windows(needle.len()).any(|window| window == needle);
-    match public.parsed().ok()? {
+    // rsaEncryption, 1.2.840.113549.1.1.1
+    const RSA: [u8; 11] = [
+        0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01,
+    ];
+    let der = key.secret_der();
+    let contains = |needle: &[u8]| der.windows(needle.len()).any(|window| window == needle);
+    match certificate.public_key().parsed().ok()? {
         PublicKey::RSA(rsa) => Some(contains(rsa.modulus)),
         PublicKey::EC(point) if contains(point.data()) => Some(true),
+        PublicKey::EC(_) if matches!(key, PrivateKeyDer::Pkcs1(_)) || contains(&RSA) => Some(false),
         PublicKey::EC(point) => {
             // ECPrivateKey.publicKey [1] BIT STRING, RFC 5915: the same length, another point
             let bits = u8::try_from(point.data().len() + 1).ok()?;

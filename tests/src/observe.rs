@@ -48,7 +48,11 @@ pub struct Seen {
 pub fn seen(readings: &[CountersSnapshot]) -> Option<Seen> {
     let life = disturbance(readings.first()?, readings.last()?);
     let tids = |reading: &CountersSnapshot| -> BTreeSet<u32> {
-        reading.threads.iter().flat_map(|threads| threads.keys().copied()).collect()
+        reading
+            .threads
+            .iter()
+            .flat_map(|threads| threads.keys().copied())
+            .collect()
     };
     let longest = readings
         .chunk_by(|before, after| tids(before) == tids(after))
@@ -56,8 +60,13 @@ pub fn seen(readings: &[CountersSnapshot]) -> Option<Seen> {
             [first, .., last] => last.taken_ns - first.taken_ns,
             _ => 0,
         })?;
-    let [first, .., last] = longest else { return None };
-    Some(Seen { timer_in_life: life.timer, at_work: disturbance(first, last) })
+    let [first, .., last] = longest else {
+        return None;
+    };
+    Some(Seen {
+        timer_in_life: life.timer,
+        at_work: disturbance(first, last),
+    })
 }
 
 fn disturbance(first: &CountersSnapshot, last: &CountersSnapshot) -> Disturbance {
@@ -67,7 +76,9 @@ fn disturbance(first: &CountersSnapshot, last: &CountersSnapshot) -> Disturbance
     };
     let mut given = 0;
     for (cpu, counters) in &last.cpus {
-        let Some(earlier) = first.cpus.get(cpu) else { continue };
+        let Some(earlier) = first.cpus.get(cpu) else {
+            continue;
+        };
         let delta = counters.since(earlier);
         sum.timer += delta.timer;
         sum.other_interrupts += delta.other_interrupts();
@@ -76,7 +87,12 @@ fn disturbance(first: &CountersSnapshot, last: &CountersSnapshot) -> Disturbance
     }
     let mut own = 0;
     for (tid, task) in last.threads.iter().flatten() {
-        let Some(earlier) = first.threads.iter().flatten().find(|(other, _)| *other == tid) else {
+        let Some(earlier) = first
+            .threads
+            .iter()
+            .flatten()
+            .find(|(other, _)| *other == tid)
+        else {
             continue;
         };
         let delta = task.since(earlier.1);

@@ -2,13 +2,19 @@
 
 use testkit::Client;
 
-use crate::shared;
+use crate::look;
 
 #[test]
 #[ignore = "boots the image: VM lane"]
 fn only_a_valid_client_certificate_of_our_authority_gets_in() {
-    let node = shared::node();
-    for client in [Client::Anonymous, Client::Expired, Client::Stranger, Client::Node, Client::UnknownRole] {
+    let node = look::shared();
+    for client in [
+        Client::Anonymous,
+        Client::Expired,
+        Client::Stranger,
+        Client::Node,
+        Client::UnknownRole,
+    ] {
         match node.node.get(client, "/stillmetal/v1/health") {
             Err(_refused_by_tls) => {}
             Ok(answer) => assert_eq!(answer.status, 403, "{client:?}: {}", answer.text()),
@@ -26,10 +32,14 @@ fn only_a_valid_client_certificate_of_our_authority_gets_in() {
 #[test]
 #[ignore = "boots the image: VM lane"]
 fn nothing_but_the_api_and_the_asked_for_engine_port_listens() {
-    let node = shared::node();
+    let node = look::shared();
     let script = "for f in tcp tcp6; do awk '$4 == \"0A\" {print $2}' /proc/net/$f; done; \
                   for f in udp udp6; do awk 'FNR > 1 {print $2}' /proc/net/$f; done";
-    let text = node.docker.run_ok(["exec", "observer", "sh", "-c", script]).unwrap().text();
+    let text = node
+        .docker
+        .run_ok(["exec", "observer", "sh", "-c", script])
+        .unwrap()
+        .text();
     let mut ports: Vec<u16> = text
         .lines()
         .map(|line| u16::from_str_radix(line.rsplit_once(':').unwrap().1, 16).unwrap())
@@ -41,7 +51,7 @@ fn nothing_but_the_api_and_the_asked_for_engine_port_listens() {
 #[test]
 #[ignore = "boots the image: VM lane"]
 fn a_user_cannot_get_at_the_host() {
-    let node = shared::node();
+    let node = look::shared();
     let attempts: [&[&str]; 12] = [
         &["--privileged"],
         &["--network", "host"],
@@ -54,7 +64,10 @@ fn a_user_cannot_get_at_the_host() {
         &["--cap-add", "SYS_ADMIN"],
         &["--device", "/dev/mem"],
         &["--security-opt", "seccomp=unconfined"],
-        &["--mount", "type=volume,source=v,target=/x,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=/"],
+        &[
+            "--mount",
+            "type=volume,source=v,target=/x,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=/",
+        ],
     ];
     for options in attempts {
         let mut command = vec!["run", "--rm"];
@@ -62,21 +75,48 @@ fn a_user_cannot_get_at_the_host() {
         command.extend(["busybox", "true"]);
         let output = node.user.run(command).unwrap();
         assert_ne!(output.code, Some(0), "{options:?} was allowed");
-        assert!(output.error_text().contains("role"), "{options:?}: {}", output.error_text());
+        assert!(
+            output.error_text().contains("role"),
+            "{options:?}: {}",
+            output.error_text()
+        );
     }
     let through = node.user.run(["exec", "observer", "ls", "/host"]).unwrap();
-    assert!(through.error_text().contains("role"), "{}", through.error_text());
-    node.user.run_ok(["run", "--rm", "busybox", "true"]).unwrap();
-    node.docker.run_ok(["run", "--rm", "--privileged", "-v", "/:/host:ro", "busybox", "ls", "/host"]).unwrap();
+    assert!(
+        through.error_text().contains("role"),
+        "{}",
+        through.error_text()
+    );
+    node.user
+        .run_ok(["run", "--rm", "busybox", "true"])
+        .unwrap();
+    node.docker
+        .run_ok([
+            "run",
+            "--rm",
+            "--privileged",
+            "-v",
+            "/:/host:ro",
+            "busybox",
+            "ls",
+            "/host",
+        ])
+        .unwrap();
 }
 
 #[test]
 #[ignore = "boots the image: VM lane"]
 fn bad_requests_get_a_clear_error_and_harm_nobody() {
-    let node = shared::node();
+    let node = look::shared();
     let api = node.node.api(Client::User).unwrap();
     let send = |body: &[u8]| {
-        api.request("POST", "/v1.45/containers/create", &[("content-type", "application/json")], body).unwrap()
+        api.request(
+            "POST",
+            "/v1.45/containers/create",
+            &[("content-type", "application/json")],
+            body,
+        )
+        .unwrap()
     };
     for (body, status) in [
         (&b"{"[..], 400),

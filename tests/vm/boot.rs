@@ -37,7 +37,7 @@ fn marks_come_in_order_with_their_uptime() -> Result<()> {
     }
     node.vm.wait_line("stillmetal: engine ready", WITHIN)?;
     node.vm
-        .wait_line("stillmetal: node fit isolated=1 housekeeping=0", WITHIN)?;
+        .wait_line("stillmetal: node fit isolated=1-2 housekeeping=0", WITHIN)?;
     Ok(())
 }
 

@@ -25,24 +25,52 @@ fn tune_and_restore_leave_an_ordinary_host_as_it_was() {
     let credentials = Arc::new(Credentials::generate().unwrap());
     let sides = Sides::prepare(&credentials).unwrap();
     let side = sides.boot_theirs_with(3, "nohz_full=1-2").unwrap();
-    let Booted::Theirs(_) = &side.booted else { panic!("not the baseline") };
+    let Booted::Theirs(_) = &side.booted else {
+        panic!("not the baseline")
+    };
     let docker = &side.docker;
     docker
         .run_ok([
-            "run", "-d", "--name", "tuner", "--privileged", "--pid", "host", "--network", "host", "-v",
-            "/:/host:rslave", "busybox", "sleep", "100000",
+            "run",
+            "-d",
+            "--name",
+            "tuner",
+            "--privileged",
+            "--pid",
+            "host",
+            "--network",
+            "host",
+            "-v",
+            "/:/host:rslave",
+            "busybox",
+            "sleep",
+            "100000",
         ])
         .unwrap();
     let agent = places::build_dir().join("stillmetal-agent");
-    docker.run_ok(["cp", &agent.display().to_string(), "tuner:/host/run/agent"]).unwrap();
-    docker.run_ok(["exec", "tuner", "sh", "-c", "mount -t debugfs debugfs /host/sys/kernel/debug 2>/dev/null; true"]).unwrap();
+    docker
+        .run_ok(["cp", &agent.display().to_string(), "tuner:/host/run/agent"])
+        .unwrap();
+    docker
+        .run_ok([
+            "exec",
+            "tuner",
+            "sh",
+            "-c",
+            "mount -t debugfs debugfs /host/sys/kernel/debug 2>/dev/null; true",
+        ])
+        .unwrap();
     let in_host = |arguments: &[&str]| {
         let mut command = vec!["exec", "tuner", "chroot", "/host", "/run/agent"];
         command.extend(arguments);
         docker.run(command).unwrap()
     };
     let before = read_all(&side);
-    assert!(before.lines().count() > 300, "{} files", before.lines().count());
+    assert!(
+        before.lines().count() > 300,
+        "{} files",
+        before.lines().count()
+    );
     let tuned = in_host(&["tune", "--json"]);
     assert!(tuned.success(), "{}", tuned.error_text());
     let report: serde_json::Value = serde_json::from_slice(&tuned.stdout).unwrap();
@@ -50,10 +78,19 @@ fn tune_and_restore_leave_an_ordinary_host_as_it_was() {
     let during = read_all(&side);
     assert_ne!(before, during, "tuning changed nothing");
     let restored = in_host(&["restore"]);
-    assert!(restored.success(), "{}{}", restored.text(), restored.error_text());
+    assert!(
+        restored.success(),
+        "{}{}",
+        restored.text(),
+        restored.error_text()
+    );
     let after = read_all(&side);
-    let differences: Vec<_> =
-        before.lines().zip(after.lines()).filter(|(a, b)| a != b).take(20).collect();
+    let differences: Vec<_> = before
+        .lines()
+        .zip(after.lines())
+        .filter(|(a, b)| a != b)
+        .take(20)
+        .collect();
     assert!(differences.is_empty(), "{differences:#?}");
     assert_eq!(before.lines().count(), after.lines().count());
     // nothing to restore any more: a clear error, not a silent success

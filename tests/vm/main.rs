@@ -2,8 +2,20 @@
 //! the stock `docker` client. Run with `--ignored --test-threads=1`: an emulated boot takes all
 //! CPUs of a small machine.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, also in its helpers, a panic is the report"
+)]
+
+mod access;
 mod boot;
 mod certificates;
 mod docker;
+mod host;
+mod image;
+mod look;
+mod machines;
+mod placement;
+mod power;
 mod shared;
 mod transcript;

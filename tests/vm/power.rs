@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testkit::{Client, ConfigOptions, Credentials, Ending, Node, OnReset, VmBuilder, images, node};
 
-use crate::shared::{self, eventually};
+use crate::look::{self, eventually};
 
 const DOWN: Duration = Duration::from_secs(90);
 
@@ -23,20 +23,44 @@ fn the_api_powers_off_after_the_containers_had_their_say() {
     let docker = node.docker(Client::Admin).unwrap();
     docker.load(&images::busybox().unwrap()).unwrap();
     // on SIGTERM the container writes to the console of the machine
-    let script = "trap 'echo container said goodbye > /con; exit 0' TERM; while :; do sleep 0.2; done";
+    let script =
+        "trap 'echo container said goodbye > /con; exit 0' TERM; while :; do sleep 0.2; done";
     docker
-        .run_ok(["run", "-d", "--name", "polite", "-v", "/dev/console:/con", "--privileged", "busybox", "sh", "-c", script])
+        .run_ok([
+            "run",
+            "-d",
+            "--name",
+            "polite",
+            "-v",
+            "/dev/console:/con",
+            "--privileged",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ])
         .unwrap();
-    let user = node.post(Client::User, "/stillmetal/v1/power", &serde_json::json!({"action": "poweroff"}));
+    let user = node.post(
+        Client::User,
+        "/stillmetal/v1/power",
+        &serde_json::json!({"action": "poweroff"}),
+    );
     assert_eq!(user.unwrap().status, 403);
     let answer = node
-        .post(Client::Admin, "/stillmetal/v1/power", &serde_json::json!({"action": "poweroff"}))
+        .post(
+            Client::Admin,
+            "/stillmetal/v1/power",
+            &serde_json::json!({"action": "poweroff"}),
+        )
         .unwrap();
     assert_eq!(answer.status, 202, "{}", answer.text());
     assert_eq!(node.vm.wait_exit(DOWN).unwrap(), Ending::PoweredOff);
     let console = node.vm.console_lines();
     let at = |text: &str| console.iter().position(|line| line.text.contains(text));
-    assert!(at("container said goodbye").is_some(), "the container got no SIGTERM");
+    assert!(
+        at("container said goodbye").is_some(),
+        "the container got no SIGTERM"
+    );
     assert!(at("stillmetal: going down: poweroff").is_some());
 }
 
@@ -77,13 +101,30 @@ fn a_panic_of_pid_1_is_told_and_follows_the_policy() {
 fn killed_parts_come_back_and_find_what_runs() {
     let (description, credentials) = describe("killed");
     let description = description.cpus(3);
-    let shared = shared::boot(Node::boot_ready(&description, &credentials).unwrap());
+    let node = Node::boot_ready(&description, &credentials).unwrap();
+    let shared = look::at(&node);
     let docker = &shared.docker;
     docker
-        .run_ok(["run", "-d", "--name", "pinned", "--cpuset-cpus", "1", "busybox", "sh", "-c", "while :; do :; done"])
+        .run_ok([
+            "run",
+            "-d",
+            "--name",
+            "pinned",
+            "--cpuset-cpus",
+            "1",
+            "busybox",
+            "sh",
+            "-c",
+            "while :; do :; done",
+        ])
         .unwrap();
     let pid = |name: &str| {
-        docker.run_ok(["inspect", "-f", "{{.State.Pid}}", name]).unwrap().text().trim().to_owned()
+        docker
+            .run_ok(["inspect", "-f", "{{.State.Pid}}", name])
+            .unwrap()
+            .text()
+            .trim()
+            .to_owned()
     };
     let before = pid("pinned");
     // processes of the node are killed from a container that sees them
@@ -93,38 +134,96 @@ fn killed_parts_come_back_and_find_what_runs() {
              [ ${{p#/proc/}} -ne $$ ] && kill -9 ${{p#/proc/}};; esac; done; true"
         );
         // the command may lose its connection together with what it kills
-        docker.run(["run", "--rm", "--privileged", "--pid", "host", "busybox", "sh", "-c", &script]).unwrap()
+        docker
+            .run([
+                "run",
+                "--rm",
+                "--privileged",
+                "--pid",
+                "host",
+                "busybox",
+                "sh",
+                "-c",
+                &script,
+            ])
+            .unwrap()
     };
-    for program in ["stillmetal-agent.serve", "usr/bin/dockerd", "usr/bin/containerd.--config"] {
+    for program in [
+        "stillmetal-agent.serve",
+        "usr/bin/dockerd",
+        "usr/bin/containerd.--config",
+    ] {
         killer(program);
         eventually("the node answers again", || {
-            docker.command(["ps"]).within(Duration::from_secs(20)).run().is_ok_and(|output| output.success())
+            docker
+                .command(["ps"])
+                .within(Duration::from_secs(20))
+                .run()
+                .is_ok_and(|output| output.success())
         });
-        assert_eq!(pid("pinned"), before, "the container went on while {program} was killed");
-        let refused = docker.run(["run", "--rm", "--cpuset-cpus", "1", "busybox", "true"]).unwrap();
-        assert!(refused.error_text().contains("container pinned"), "{program}: {}", refused.error_text());
+        assert_eq!(
+            pid("pinned"),
+            before,
+            "the container went on while {program} was killed"
+        );
+        let refused = docker
+            .run(["run", "--rm", "--cpuset-cpus", "1", "busybox", "true"])
+            .unwrap();
+        assert!(
+            refused.error_text().contains("container pinned"),
+            "{program}: {}",
+            refused.error_text()
+        );
     }
-    let claims = shared::claims(&shared);
+    let claims = look::claims(&shared);
     assert_eq!(claims.len(), 1, "{claims:?}");
     // the container itself: its CPU is free again
     docker.run_ok(["kill", "pinned"]).unwrap();
-    eventually("the CPU is free", || shared::claims(&shared).is_empty());
-    docker.run_ok(["run", "--rm", "--cpuset-cpus", "1", "busybox", "true"]).unwrap();
+    eventually("the CPU is free", || look::claims(&shared).is_empty());
+    docker
+        .run_ok(["run", "--rm", "--cpuset-cpus", "1", "busybox", "true"])
+        .unwrap();
 
     // a thousand orphans, all of them reaped by PID 1
     let orphans = "i=0; while [ $i -lt 1000 ]; do (true &) ; i=$((i+1)); done";
-    docker.run_ok(["run", "--rm", "--privileged", "--pid", "host", "busybox", "sh", "-c", orphans]).unwrap();
+    docker
+        .run_ok([
+            "run",
+            "--rm",
+            "--privileged",
+            "--pid",
+            "host",
+            "busybox",
+            "sh",
+            "-c",
+            orphans,
+        ])
+        .unwrap();
     eventually("no zombie is left", || {
         let script = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
-        let output = docker.run(["exec", "observer", "sh", "-c", script]).unwrap();
+        let output = docker
+            .run(["exec", "observer", "sh", "-c", script])
+            .unwrap();
         output.text().trim() == "0"
     });
 
     // everything but PID 1: the kernel does not panic and the API comes back
     let _connection_is_killed_too = docker.run([
-        "run", "--rm", "--privileged", "--pid", "host", "busybox", "sh", "-c", "kill -9 -1",
+        "run",
+        "--rm",
+        "--privileged",
+        "--pid",
+        "host",
+        "busybox",
+        "sh",
+        "-c",
+        "kill -9 -1",
     ]);
     eventually("the node answers again", || {
-        docker.command(["ps"]).within(Duration::from_secs(20)).run().is_ok_and(|output| output.success())
+        docker
+            .command(["ps"])
+            .within(Duration::from_secs(20))
+            .run()
+            .is_ok_and(|output| output.success())
     });
 }

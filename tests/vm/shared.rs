@@ -19,6 +19,7 @@ static READY: LazyLock<Result<Node, String>> = LazyLock::new(|| {
             .forward(2375)
             .forward(22);
         let description = node::describe("shared", &credentials, &options)?
+            .cpus(3)
             .memory_mib(2048)
             .without_nics()
             .nic(nic);
@@ -27,7 +28,7 @@ static READY: LazyLock<Result<Node, String>> = LazyLock::new(|| {
     boot().map_err(|error| chain(&error))
 });
 
-/// A node with 2 CPUs and 2 GiB whose engine is ready; the engine also has its own TLS, and guest
+/// A node with 3 CPUs and 2 GiB whose engine is ready; the engine also has its own TLS, and guest
 /// ports 2375 and 22 are forwarded so that tests can knock there.
 pub(crate) fn ready() -> Result<&'static Node> {
     READY

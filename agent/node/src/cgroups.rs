@@ -27,7 +27,11 @@ pub enum LeafError {
     #[error("create cgroup {cgroup}")]
     Create { cgroup: String, source: io::Error },
     #[error("write {file} of cgroup {cgroup}")]
-    Write { cgroup: String, file: &'static str, source: io::Error },
+    Write {
+        cgroup: String,
+        file: &'static str,
+        source: io::Error,
+    },
     #[error("remove cgroup {cgroup}")]
     Remove { cgroup: String, source: io::Error },
 }
@@ -41,7 +45,10 @@ pub fn partition_name(token: &Token) -> String {
 /// The claim that a cgroup name or `CgroupParent` belongs to.
 #[must_use]
 pub fn token_of(cgroup: &str) -> Option<Token> {
-    let token = cgroup.strip_prefix('/').unwrap_or(cgroup).strip_prefix(PARTITION_PREFIX)?;
+    let token = cgroup
+        .strip_prefix('/')
+        .unwrap_or(cgroup)
+        .strip_prefix(PARTITION_PREFIX)?;
     let sound = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric());
     sound.then(|| Token(token.to_owned()))
 }
@@ -68,7 +75,11 @@ pub(crate) fn make_partition(
     cpus: &CpuSet,
     mems: &CpuSet,
 ) -> Result<(), cgroup::Error> {
-    let kind = if cpus.len() == 1 { Kind::Isolated } else { Kind::Root };
+    let kind = if cpus.len() == 1 {
+        Kind::Isolated
+    } else {
+        Kind::Root
+    };
     let cgroups = Cgroups::new(tree);
     match cgroups.create_partition(name, cpus, mems, kind) {
         Err(error) if error.already_exists() => {
@@ -97,7 +108,12 @@ pub(crate) fn partitions(tree: &dyn Tree) -> Vec<Token> {
 
 /// CPUs and memory nodes of an existing partition.
 pub(crate) fn partition_sets(tree: &dyn Tree, name: &str) -> Option<(CpuSet, CpuSet)> {
-    let set = |file: &str| tree.read(&format!("{ROOT}/{name}/{file}")).ok()?.parse().ok();
+    let set = |file: &str| {
+        tree.read(&format!("{ROOT}/{name}/{file}"))
+            .ok()?
+            .parse()
+            .ok()
+    };
     Some((set("cpuset.cpus")?, set("cpuset.mems")?))
 }
 
@@ -109,9 +125,17 @@ pub(crate) fn make_leaf(
 ) -> Result<(), LeafError> {
     let parent = cgroup.rsplit_once('/').map_or("", |(parent, _)| parent);
     // so that the leaf has accounting and limits of its own
-    write(tree, parent, "cgroup.subtree_control", "+cpuset +cpu +memory +pids")?;
+    write(
+        tree,
+        parent,
+        "cgroup.subtree_control",
+        "+cpuset +cpu +memory +pids",
+    )?;
     tree.create_dir(&format!("{ROOT}{cgroup}"))
-        .map_err(|source| LeafError::Create { cgroup: cgroup.into(), source })?;
+        .map_err(|source| LeafError::Create {
+            cgroup: cgroup.into(),
+            source,
+        })?;
     match memory_bytes {
         Some(bytes) => write(tree, cgroup, "memory.max", &bytes.to_string()),
         None => Ok(()),
@@ -125,9 +149,10 @@ pub(crate) fn kill(tree: &dyn Tree, cgroup: &str) -> Result<(), LeafError> {
 
 pub(crate) fn remove_leaf(tree: &dyn Tree, cgroup: &str) -> Result<(), LeafError> {
     match tree.remove_dir(&format!("{ROOT}{cgroup}")) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(LeafError::Remove { cgroup: cgroup.into(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LeafError::Remove {
+            cgroup: cgroup.into(),
+            source,
+        }),
         _ => Ok(()),
     }
 }
@@ -156,14 +181,13 @@ pub(crate) fn usage(tree: &dyn Tree, cgroup: &str) -> Usage {
     }
 }
 
-fn write(
-    tree: &dyn Tree,
-    cgroup: &str,
-    file: &'static str,
-    text: &str,
-) -> Result<(), LeafError> {
+fn write(tree: &dyn Tree, cgroup: &str, file: &'static str, text: &str) -> Result<(), LeafError> {
     tree.write(&format!("{ROOT}{cgroup}/{file}"), text)
-        .map_err(|source| LeafError::Write { cgroup: cgroup.into(), file, source })
+        .map_err(|source| LeafError::Write {
+            cgroup: cgroup.into(),
+            file,
+            source,
+        })
 }
 
 #[cfg(test)]
@@ -174,10 +198,20 @@ mod tests {
     fn only_our_own_cgroups_have_a_token() {
         assert_eq!(token_of("/stillmetal-1a2b"), Some(Token("1a2b".into())));
         assert_eq!(token_of("stillmetal-1a2b"), Some(Token("1a2b".into())));
-        for other in ["", "/", "/housekeeping", "/stillmetal-", "/stillmetal-a/b", "/stillmetal-.."] {
+        for other in [
+            "",
+            "/",
+            "/housekeeping",
+            "/stillmetal-",
+            "/stillmetal-a/b",
+            "/stillmetal-..",
+        ] {
             assert_eq!(token_of(other), None, "{other}");
         }
         let token = Token("7f".into());
-        assert_eq!(token_of(&format!("/{}", partition_name(&token))), Some(token));
+        assert_eq!(
+            token_of(&format!("/{}", partition_name(&token))),
+            Some(token)
+        );
     }
 }

@@ -36,7 +36,11 @@ impl Http {
         Self { node }
     }
 
-    async fn answer(&self, role: Role, request: Request<Incoming>) -> Result<Response<Body>, Denial> {
+    async fn answer(
+        &self,
+        role: Role,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Denial> {
         let path = request.uri().path().to_owned();
         let query = query(request.uri().query().unwrap_or_default())?;
         let method = request.method().clone();
@@ -45,7 +49,9 @@ impl Http {
         };
         let parts: Vec<&str> = rest.split('/').collect();
         match (&method, parts.as_slice()) {
-            (&Method::GET, ["health"]) => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
+            (&Method::GET, ["health"]) => {
+                json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
+            }
             (&Method::GET, ["node"]) => {
                 let status = self.node.status();
                 if wants_text(&request, &query) {
@@ -53,9 +59,10 @@ impl Http {
                 }
                 json(StatusCode::OK, &status)
             }
-            (&Method::GET, ["manifest"]) => self.node.manifest().map(|manifest| {
-                respond(StatusCode::OK, "application/json", manifest.into())
-            }),
+            (&Method::GET, ["manifest"]) => self
+                .node
+                .manifest()
+                .map(|manifest| respond(StatusCode::OK, "application/json", manifest.into())),
             (&Method::GET, ["counters"]) => {
                 let cpus = query
                     .get("cpus")
@@ -69,7 +76,10 @@ impl Http {
             (&Method::POST, ["processes"]) => {
                 admin_only(role, "run host processes")?;
                 let wanted = body(request).await?;
-                json(StatusCode::CREATED, &self.node.processes().start(wanted).await?)
+                json(
+                    StatusCode::CREATED,
+                    &self.node.processes().start(wanted).await?,
+                )
             }
             (&Method::GET, ["processes", id]) => {
                 let wait = seconds(query.get("wait"))?.min(LONGEST_WAIT);
@@ -81,7 +91,11 @@ impl Http {
                 admin_only(role, "end host processes")?;
                 let id = process_id(id)?;
                 if self.node.processes().kill(id) {
-                    Ok(respond(StatusCode::NO_CONTENT, "application/json", Bytes::new()))
+                    Ok(respond(
+                        StatusCode::NO_CONTENT,
+                        "application/json",
+                        Bytes::new(),
+                    ))
                 } else {
                     Err(no_process(id))
                 }
@@ -115,7 +129,10 @@ impl NodeApi for Http {
 }
 
 fn wrong_method(method: &Method, allowed: &str) -> Denial {
-    Denial { status: 405, message: format!("{method} is not offered here, only {allowed}") }
+    Denial {
+        status: 405,
+        message: format!("{method} is not offered here, only {allowed}"),
+    }
 }
 
 fn not_found(path: &str) -> Denial {
@@ -135,11 +152,18 @@ fn no_process(id: u64) -> Denial {
 }
 
 fn bad(message: String) -> Denial {
-    Denial { status: 400, message }
+    Denial {
+        status: 400,
+        message,
+    }
 }
 
 fn process_id(text: &str) -> Result<u64, Denial> {
-    text.parse().map_err(|_| bad(format!("`{text}` is not a host-process id (a whole number)")))
+    text.parse().map_err(|_| {
+        bad(format!(
+            "`{text}` is not a host-process id (a whole number)"
+        ))
+    })
 }
 
 fn admin_only(role: Role, what: &str) -> Result<(), Denial> {
@@ -168,7 +192,9 @@ fn query(text: &str) -> Result<BTreeMap<String, String>, Denial> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = value.replace("%2C", ",").replace("%2c", ",");
         if value.contains(['%', '+']) || pairs.insert(name.to_owned(), value).is_some() {
-            return Err(bad(format!("query parameter `{name}` is repeated or badly encoded")));
+            return Err(bad(format!(
+                "query parameter `{name}` is repeated or badly encoded"
+            )));
         }
     }
     Ok(pairs)
@@ -176,7 +202,10 @@ fn query(text: &str) -> Result<BTreeMap<String, String>, Denial> {
 
 fn wants_text(request: &Request<Incoming>, query: &BTreeMap<String, String>) -> bool {
     query.get("format").is_some_and(|format| format == "text")
-        || request.headers().get(ACCEPT).is_some_and(|accept| accept == "text/plain")
+        || request
+            .headers()
+            .get(ACCEPT)
+            .is_some_and(|accept| accept == "text/plain")
 }
 
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Denial> {
@@ -184,20 +213,32 @@ async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Deni
     let bytes = match tokio::time::timeout(BODY_DEADLINE, limited).await {
         Ok(Ok(collected)) => collected.to_bytes(),
         Ok(Err(error)) => {
-            let status = if error.is::<http_body_util::LengthLimitError>() { 413 } else { 400 };
-            return Err(Denial { status, message: format!("request body: {error}") });
+            let status = if error.is::<http_body_util::LengthLimitError>() {
+                413
+            } else {
+                400
+            };
+            return Err(Denial {
+                status,
+                message: format!("request body: {error}"),
+            });
         }
         Err(_elapsed) => {
             let message = format!("request body did not arrive within {BODY_DEADLINE:?}");
-            return Err(Denial { status: 408, message });
+            return Err(Denial {
+                status: 408,
+                message,
+            });
         }
     };
     serde_json::from_slice(&bytes).map_err(|error| bad(format!("request body: {error}")))
 }
 
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response<Body>, Denial> {
-    let text = serde_json::to_vec(value)
-        .map_err(|error| Denial { status: 500, message: format!("answer: {error}") })?;
+    let text = serde_json::to_vec(value).map_err(|error| Denial {
+        status: 500,
+        message: format!("answer: {error}"),
+    })?;
     Ok(respond(status, "application/json", text.into()))
 }
 
@@ -208,6 +249,8 @@ fn text(text: String) -> Response<Body> {
 fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
     let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -42,14 +42,19 @@ pub struct Parts {
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("engine", &self.engine).finish_non_exhaustive()
+        f.debug_struct("Parts")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
     }
 }
 
 impl Node {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self { parts, report: RwLock::new(None) }
+        Self {
+            parts,
+            report: RwLock::new(None),
+        }
     }
 
     /// Takes over what tuning found: from here on pinned work can be judged.
@@ -100,9 +105,15 @@ impl Node {
     pub fn status(&self) -> NodeStatus {
         let tree = &*self.parts.tree;
         let line = |path: &str| tree.read(path).ok().map(|text| text.trim().to_owned());
-        let report = self.report.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let report = self
+            .report
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let state = match &report {
-            None => NodeState::Unfit { reason: "tuning has not finished".into() },
+            None => NodeState::Unfit {
+                reason: "tuning has not finished".into(),
+            },
             Some(report) => match self.unfit_reason(report) {
                 Some(reason) => NodeState::Unfit { reason },
                 None => NodeState::Fit,
@@ -130,10 +141,13 @@ impl Node {
     /// # Errors
     /// 404 on a host that is not the appliance.
     pub fn manifest(&self) -> Result<String, Denial> {
-        self.parts.tree.read_up_to(MANIFEST, MANIFEST_BYTES).map_err(|error| Denial {
-            status: 404,
-            message: format!("{MANIFEST}: {error}; only the appliance's image carries one"),
-        })
+        self.parts
+            .tree
+            .read_up_to(MANIFEST, MANIFEST_BYTES)
+            .map_err(|error| Denial {
+                status: 404,
+                message: format!("{MANIFEST}: {error}; only the appliance's image carries one"),
+            })
     }
 
     /// Reads the counters now.
@@ -154,25 +168,40 @@ impl Node {
         };
         let tree = &*self.parts.tree;
         let taken_ns = u64::try_from(since_boot().as_nanos()).unwrap_or(u64::MAX);
-        let failed = |error: std::io::Error| Denial { status: 500, message: crate::chain(&error) };
+        let failed = |error: std::io::Error| Denial {
+            status: 500,
+            message: crate::chain(&error),
+        };
         let cpus = match cpus {
             Some(cpus) => cpus,
             None => online(tree).map_err(failed)?,
         };
         let cpus = host::counters::cpu_counters(tree, &cpus).map_err(failed)?;
         let threads = (pid > 0).then(|| container_threads(tree, pid)).flatten();
-        Ok(CountersSnapshot { taken_ns, cpus, threads })
+        Ok(CountersSnapshot {
+            taken_ns,
+            cpus,
+            threads,
+        })
     }
 
     fn unfit_reason(&self, report: &Report) -> Option<String> {
-        self.parts.memory_low.clone().or_else(|| report.unfit().map(str::to_owned))
+        self.parts
+            .memory_low
+            .clone()
+            .or_else(|| report.unfit().map(str::to_owned))
     }
 
     fn memory(&self) -> Memory {
         let text = self.parts.tree.read("/proc/meminfo").unwrap_or_default();
         let bytes = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+            line.trim()
+                .strip_suffix(" kB")?
+                .trim()
+                .parse::<u64>()
+                .ok()
+                .map(|kib| kib * 1024)
         };
         Memory {
             total_bytes: bytes("MemTotal:"),
@@ -221,15 +250,23 @@ pub fn since_boot() -> Duration {
 }
 
 fn online(tree: &dyn Tree) -> std::io::Result<CpuSet> {
-    tree.read("/sys/devices/system/cpu/online")?.parse().map_err(std::io::Error::other)
+    tree.read("/sys/devices/system/cpu/online")?
+        .parse()
+        .map_err(std::io::Error::other)
 }
 
 /// Threads of every process in the cgroup of `pid`.
 fn container_threads(tree: &dyn Tree, pid: i64) -> Option<BTreeMap<u32, TaskCounters>> {
     let cgroup = tree.read(&format!("/proc/{pid}/cgroup")).ok()?;
-    let name = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?.trim().to_owned();
+    let name = cgroup
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))?
+        .trim()
+        .to_owned();
     let pids = host::cgroup::Cgroups::new(tree).procs(&name).ok()?;
     // a process that ended between the two reads has no counts any more
-    let threads = pids.into_iter().filter_map(|pid| host::counters::tasks(tree, pid).ok());
+    let threads = pids
+        .into_iter()
+        .filter_map(|pid| host::counters::tasks(tree, pid).ok());
     Some(threads.flatten().collect())
 }

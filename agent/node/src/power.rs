@@ -35,8 +35,10 @@ pub fn ask_init(action: PowerAction) -> Result<(), Denial> {
         PowerAction::Poweroff => Signal::SIGUSR2,
         PowerAction::Reboot => Signal::SIGHUP,
     };
-    kill(Pid::from_raw(1), signal)
-        .map_err(|errno| Denial { status: 500, message: format!("signal PID 1: {errno}") })
+    kill(Pid::from_raw(1), signal).map_err(|errno| Denial {
+        status: 500,
+        message: format!("signal PID 1: {errno}"),
+    })
 }
 
 fn init_is_ours() -> bool {

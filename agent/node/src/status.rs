@@ -17,7 +17,10 @@ pub fn render(status: &NodeStatus) -> String {
     let lines = [
         ("node", status.hostname.clone()),
         ("state", state),
-        ("kernel", status.kernel.clone().unwrap_or_else(|| "?".into())),
+        (
+            "kernel",
+            status.kernel.clone().unwrap_or_else(|| "?".into()),
+        ),
         ("uptime", format!("{} s", status.uptime_seconds)),
         (
             "memory",
@@ -33,12 +36,18 @@ pub fn render(status: &NodeStatus) -> String {
         push(&mut out, format_args!("{name:<8} {value}"));
     }
     if status.virtual_machine {
-        push(&mut out, format_args!("{:<8} virtual machine: timings mean nothing here", "note"));
+        push(
+            &mut out,
+            format_args!("{:<8} virtual machine: timings mean nothing here", "note"),
+        );
     }
     for claim in &status.claims {
         push(
             &mut out,
-            format_args!("{:<8} CPUs {} {} by {}", "claim", claim.cpus, claim.state, claim.holder),
+            format_args!(
+                "{:<8} CPUs {} {} by {}",
+                "claim", claim.cpus, claim.state, claim.holder
+            ),
         );
     }
     if let Some(report) = &status.tuning {

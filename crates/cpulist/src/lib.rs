@@ -105,7 +105,11 @@ impl CpuSet {
                 let bits = (0..32)
                     .filter(|bit| self.contains(word * 32 + bit))
                     .fold(0_u32, |acc, bit| acc | (1 << bit));
-                if word + 1 == words { format!("{bits:x}") } else { format!("{bits:08x}") }
+                if word + 1 == words {
+                    format!("{bits:x}")
+                } else {
+                    format!("{bits:08x}")
+                }
             })
             .collect::<Vec<_>>()
             .join(",")
@@ -120,13 +124,18 @@ impl CpuSet {
         let mut set = Self::new();
         let words: Vec<&str> = list.split(',').collect();
         for (index, word) in words.iter().rev().enumerate() {
-            let malformed =
-                || ParseError::Malformed { list: list.into(), item: (*word).to_owned() };
+            let malformed = || ParseError::Malformed {
+                list: list.into(),
+                item: (*word).to_owned(),
+            };
             let bits = u32::from_str_radix(word, 16).map_err(|_| malformed())?;
             for bit in (0..32).filter(|bit| bits & (1 << bit) != 0) {
                 let cpu = u32::try_from(index).map_err(|_| malformed())? * 32 + bit;
                 if cpu >= MAX_CPUS {
-                    return Err(ParseError::TooLarge { list: list.into(), cpu });
+                    return Err(ParseError::TooLarge {
+                        list: list.into(),
+                        cpu,
+                    });
                 }
                 set.insert(cpu);
             }
@@ -153,13 +162,19 @@ impl FromStr for CpuSet {
             return Ok(set);
         }
         for item in list.split(',').map(str::trim) {
-            let malformed = || ParseError::Malformed { list: list.into(), item: item.into() };
+            let malformed = || ParseError::Malformed {
+                list: list.into(),
+                item: item.into(),
+            };
             let number = |text: &str| match text.parse::<u32>() {
                 Ok(cpu) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
                     if cpu < MAX_CPUS {
                         Ok(cpu)
                     } else {
-                        Err(ParseError::TooLarge { list: list.into(), cpu })
+                        Err(ParseError::TooLarge {
+                            list: list.into(),
+                            cpu,
+                        })
                     }
                 }
                 _ => Err(malformed()),
@@ -173,7 +188,10 @@ impl FromStr for CpuSet {
                 None => (number(range)?, number(range)?),
             };
             if first > last {
-                return Err(ParseError::Backwards { list: list.into(), item: item.into() });
+                return Err(ParseError::Backwards {
+                    list: list.into(),
+                    item: item.into(),
+                });
             }
             let (used, group) = match stride.map(|stride| stride.split_once('/')) {
                 None => (1, 1),
@@ -181,9 +199,13 @@ impl FromStr for CpuSet {
                 Some(None) => return Err(malformed()),
             };
             if group == 0 || used == 0 || used > group {
-                return Err(ParseError::BadGroup { list: list.into(), item: item.into() });
+                return Err(ParseError::BadGroup {
+                    list: list.into(),
+                    item: item.into(),
+                });
             }
-            set.0.extend((first..=last).filter(|cpu| (cpu - first) % group < used));
+            set.0
+                .extend((first..=last).filter(|cpu| (cpu - first) % group < used));
         }
         Ok(set)
     }
@@ -219,7 +241,9 @@ impl Serialize for CpuSet {
 
 impl<'de> Deserialize<'de> for CpuSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

@@ -8,6 +8,9 @@ use testkit::{ConfigOptions, Docker};
 use super::figure::{Figure, median};
 use super::sides::{Booted, Sides, background_busy};
 
+/// Moves the bulk once; MiB/s.
+type Transfer<'a> = dyn Fn(&Docker) -> anyhow::Result<f64> + 'a;
+
 const PAIRS: usize = 15;
 const BULK_PAIRS: usize = 5;
 const BULK_MIB: usize = 64;
@@ -74,8 +77,7 @@ pub fn all(sides: &Sides) -> anyhow::Result<Vec<Figure>> {
     };
     let mut note = Vec::new();
     let mut worst: Option<(f64, f64)> = None;
-    let kinds: [(&str, &dyn Fn(&Docker) -> anyhow::Result<f64>); 2] =
-        [("docker cp", &copy), ("attach", &attach)];
+    let kinds: [(&str, &Transfer<'_>); 2] = [("docker cp", &copy), ("attach", &attach)];
     for (name, transfer) in kinds {
         let (mut ours, mut theirs) =
             by_turns(BULK_PAIRS, || transfer(&side.docker), || transfer(&bare))?;

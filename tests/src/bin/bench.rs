@@ -20,6 +20,9 @@ struct Arguments {
     pairs: usize,
 }
 
+/// Takes the figures of one group.
+type Measure<'a> = dyn Fn() -> anyhow::Result<Vec<Figure>> + 'a;
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let wanted = |id: &str| {
@@ -29,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     let credentials = Arc::new(Credentials::generate()?);
     let sides = Sides::prepare(&credentials)?;
     let mut figures: Vec<Figure> = Vec::new();
-    let groups: [(&[&str], &dyn Fn() -> anyhow::Result<Vec<Figure>>); 5] = [
+    let groups: [(&[&str], &Measure<'_>); 5] = [
         (&["image.bytes"], &|| image::bytes(&sides)),
         (&["boot.api", "boot.engine"], &|| {
             boot::pairs(&sides, arguments.pairs)

@@ -39,16 +39,33 @@ fn main() -> anyhow::Result<()> {
         "stress-ng --cpu 1 --cpu-ops 1000, three times on isolated CPU 1, once unpinned on CPU 0:"
     );
     println!();
-    header(["run", "bogo ops", "ops/cpu-s", "whole run", "timer", "other", "soft", "foreign", "invol.", "at work"]);
-    header(["", "", "", "timer", "irqs", "irqs", "irqs", "slices", "switches", "seconds"]);
+    header([
+        "run",
+        "bogo ops",
+        "ops/cpu-s",
+        "whole run",
+        "timer",
+        "other",
+        "soft",
+        "foreign",
+        "invol.",
+        "at work",
+    ]);
+    header([
+        "", "", "", "timer", "irqs", "irqs", "irqs", "slices", "switches", "seconds",
+    ]);
     for number in 1..=RUNS {
         let name = format!("pinned-{number}");
         one(&node, &docker, &name, Some("1"))?;
     }
     one(&node, &docker, "unpinned", None)?;
     println!();
-    println!("`whole run` counts from the container's start to its end, stress-ng's own set-up included;");
-    println!("the columns after it count while the benchmark was at work (its threads did not change).");
+    println!(
+        "`whole run` counts from the container's start to its end, stress-ng's own set-up included;"
+    );
+    println!(
+        "the columns after it count while the benchmark was at work (its threads did not change)."
+    );
     if node.vm.accel() == Accel::Tcg {
         println!("Counts are exact in a virtual machine; its timings mean nothing (emulated CPU).");
     } else {
@@ -109,7 +126,18 @@ fn one(node: &Node, docker: &Docker, name: &str, cpu: Option<&str>) -> anyhow::R
 }
 
 fn header(cells: [&str; 10]) {
-    let [run, ops, rate, life, timer, other, soft, foreign, involuntary, window] = cells;
+    let [
+        run,
+        ops,
+        rate,
+        life,
+        timer,
+        other,
+        soft,
+        foreign,
+        involuntary,
+        window,
+    ] = cells;
     println!(
         "{run:<20} {ops:>9} {rate:>10} | {life:>9} | {timer:>6} {other:>6} {soft:>6} {foreign:>8} {involuntary:>8} {window:>8}"
     );

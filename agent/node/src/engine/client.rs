@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bollard::query_parameters::{
-    EventsOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions, StopContainerOptions,
-};
 use bollard::Docker;
+use bollard::query_parameters::{
+    EventsOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
+    StopContainerOptions,
+};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
@@ -26,7 +27,9 @@ pub struct EngineClient {
 impl EngineClient {
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.into() }
+        Self {
+            socket: socket.into(),
+        }
     }
 
     /// # Errors
@@ -36,7 +39,10 @@ impl EngineClient {
         Docker::connect_with_unix(
             &self.socket.to_string_lossy(),
             ANSWER_SECONDS,
-            &bollard::ClientVersion { major_version: 1, minor_version: 45 },
+            &bollard::ClientVersion {
+                major_version: 1,
+                minor_version: 45,
+            },
         )
     }
 
@@ -51,14 +57,24 @@ impl EngineClient {
                 return 0;
             }
         };
-        let stops = running.into_iter().filter_map(|container| container.id).map(|id| {
-            let docker = docker.clone();
-            async move {
-                let options = StopContainerOptions { t: Some(grace_seconds), ..Default::default() };
-                docker.stop_container(&id, Some(options)).await.is_err()
-            }
-        });
-        futures_util::future::join_all(stops).await.into_iter().filter(|failed| *failed).count()
+        let stops = running
+            .into_iter()
+            .filter_map(|container| container.id)
+            .map(|id| {
+                let docker = docker.clone();
+                async move {
+                    let options = StopContainerOptions {
+                        t: Some(grace_seconds),
+                        ..Default::default()
+                    };
+                    docker.stop_container(&id, Some(options)).await.is_err()
+                }
+            });
+        futures_util::future::join_all(stops)
+            .await
+            .into_iter()
+            .filter(|failed| *failed)
+            .count()
     }
 
     /// The pid of a container's first process, 0 when it does not run.
@@ -81,9 +97,15 @@ impl EngineClient {
             if let Ok(docker) = self.connect() {
                 let filters = HashMap::from([
                     ("type".to_owned(), vec!["container".to_owned()]),
-                    ("event".to_owned(), vec!["die".to_owned(), "destroy".to_owned()]),
+                    (
+                        "event".to_owned(),
+                        vec!["die".to_owned(), "destroy".to_owned()],
+                    ),
                 ]);
-                let options = EventsOptions { filters: Some(filters), ..Default::default() };
+                let options = EventsOptions {
+                    filters: Some(filters),
+                    ..Default::default()
+                };
                 let mut events = Box::pin(docker.events(Some(options)));
                 ended.notify_one();
                 while let Some(Ok(_event)) = events.next().await {
@@ -103,7 +125,11 @@ impl EngineClient {
         let state = found.state.unwrap_or_default();
         Ok(Seen {
             id: found.id.unwrap_or_default(),
-            name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+            name: found
+                .name
+                .unwrap_or_default()
+                .trim_start_matches('/')
+                .to_owned(),
             cgroup_parent: found
                 .host_config
                 .and_then(|host| host.cgroup_parent)
@@ -117,7 +143,10 @@ impl Containers for EngineClient {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Seen>, ContainersError>> {
         Box::pin(async move {
             let docker = self.connect().map_err(|error| engine("connect", error))?;
-            let options = ListContainersOptions { all: true, ..Default::default() };
+            let options = ListContainersOptions {
+                all: true,
+                ..Default::default()
+            };
             let all = docker
                 .list_containers(Some(options))
                 .await
@@ -174,14 +203,17 @@ pub(super) async fn answers(socket: PathBuf, deadline: Instant) -> Result<(), St
 }
 
 fn engine(action: &'static str, error: bollard::errors::Error) -> ContainersError {
-    ContainersError::Engine { action, source: Box::new(error) }
+    ContainersError::Engine {
+        action,
+        source: Box::new(error),
+    }
 }
 
 fn missing_or(id: &str, action: &'static str, error: bollard::errors::Error) -> ContainersError {
     match error {
-        bollard::errors::Error::DockerResponseServerError { status_code: 404, .. } => {
-            ContainersError::NoSuch { id: id.into() }
-        }
+        bollard::errors::Error::DockerResponseServerError {
+            status_code: 404, ..
+        } => ContainersError::NoSuch { id: id.into() },
         other => engine(action, other),
     }
 }

@@ -53,9 +53,14 @@ pub struct Engine {
 impl Engine {
     /// Starts supervising in the background until `shutdown`; returns at once.
     #[must_use]
-    pub fn start(spec: EngineSpec, shutdown: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
-        let (sender, state) =
-            watch::channel(EngineState::Starting { step: "containerd", attempt: 1 });
+    pub fn start(
+        spec: EngineSpec,
+        shutdown: CancellationToken,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (sender, state) = watch::channel(EngineState::Starting {
+            step: "containerd",
+            attempt: 1,
+        });
         let task = tokio::spawn(supervise(Arc::new(spec), sender, shutdown));
         (Self { state }, task)
     }
@@ -108,7 +113,11 @@ async fn supervise(
         if shutdown.is_cancelled() {
             break;
         }
-        attempt = if started.elapsed() > Duration::from_secs(60) { 1 } else { attempt + 1 };
+        attempt = if started.elapsed() > Duration::from_secs(60) {
+            1
+        } else {
+            attempt + 1
+        };
         tracing::error!(%why, attempt, "engine ended");
         state.send_replace(EngineState::Failed { why, attempt });
         tokio::select! {
@@ -136,7 +145,10 @@ async fn run_once(
     let deadline = Instant::now() + READY_DEADLINE;
     let mut held = Vec::new();
     for service in [&spec.containerd, &spec.dockerd] {
-        state.send_replace(EngineState::Starting { step: service.name, attempt });
+        state.send_replace(EngineState::Starting {
+            step: service.name,
+            attempt,
+        });
         let mut process = match process::hold(service).await {
             Ok(process) => process,
             Err(error) => return telemetry(&error),
@@ -150,7 +162,9 @@ async fn run_once(
         }
         held.push((service.name, process));
     }
-    state.send_replace(EngineState::Ready { socket: spec.socket.clone() });
+    state.send_replace(EngineState::Ready {
+        socket: spec.socket.clone(),
+    });
     let [(first_name, first), (second_name, second)] = &mut held[..] else {
         return "internal: the engine is two processes".into();
     };

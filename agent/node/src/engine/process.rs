@@ -20,9 +20,17 @@ const ADOPTED_POLL: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProcessError {
     #[error("start {name} ({})", program.display())]
-    Spawn { name: &'static str, program: PathBuf, source: io::Error },
+    Spawn {
+        name: &'static str,
+        program: PathBuf,
+        source: io::Error,
+    },
     #[error("write the identity of {name} to {}", path.display())]
-    Identity { name: &'static str, path: PathBuf, source: io::Error },
+    Identity {
+        name: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
 }
 
 /// Which process it is: a pid alone may be another one's by now.
@@ -61,7 +69,10 @@ impl Process {
 impl Identity {
     fn of(pid: i32) -> Option<Self> {
         let stat = procfs::process::Process::new(pid).ok()?.stat().ok()?;
-        (stat.state != 'Z').then_some(Self { pid, start_ticks: stat.starttime })
+        (stat.state != 'Z').then_some(Self {
+            pid,
+            start_ticks: stat.starttime,
+        })
     }
 
     fn is_alive(self) -> bool {
@@ -79,7 +90,10 @@ pub(super) async fn hold(service: &ServiceSpec) -> Result<Process, ProcessError>
         tracing::info!(service = service.name, pid = identity.pid, "adopted");
         return Ok(Process::Adopted(identity));
     }
-    let (program, arguments) = service.command.split_first().unwrap_or((&service.name_text, &[]));
+    let (program, arguments) = service
+        .command
+        .split_first()
+        .unwrap_or((&service.name_text, &[]));
     let child = tokio::process::Command::new(program)
         .args(arguments)
         .env_clear()
@@ -91,8 +105,10 @@ pub(super) async fn hold(service: &ServiceSpec) -> Result<Process, ProcessError>
             program: program.into(),
             source,
         })?;
-    if let Some(identity) =
-        child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Identity::of)
+    if let Some(identity) = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(Identity::of)
     {
         let text = serde_json::to_string(&identity).expect("two numbers always serialise");
         fs::write(&service.identity, text).map_err(|source| ProcessError::Identity {

@@ -25,7 +25,10 @@ pub struct ServiceSpec {
 
 impl std::fmt::Debug for ServiceSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServiceSpec").field("name", &self.name).field("command", &self.command).finish()
+        f.debug_struct("ServiceSpec")
+            .field("name", &self.name)
+            .field("command", &self.command)
+            .finish()
     }
 }
 
@@ -97,7 +100,9 @@ impl EngineSpec {
             dockerd: service(
                 "dockerd",
                 dockerd,
-                Box::new(move |deadline| Box::pin(client::answers(engine_socket.clone(), deadline))),
+                Box::new(move |deadline| {
+                    Box::pin(client::answers(engine_socket.clone(), deadline))
+                }),
             ),
             socket,
         }
@@ -107,7 +112,13 @@ impl EngineSpec {
 fn in_engine_cgroup(agent: &Path, command: Vec<OsString>) -> Vec<OsString> {
     let mut whole: Vec<OsString> = vec![agent.into(), "enter".into()];
     whole.extend(
-        ["--cgroup", crate::cgroups::ENGINE, "--oom-score-adj=-500", "--"].map(OsString::from),
+        [
+            "--cgroup",
+            crate::cgroups::ENGINE,
+            "--oom-score-adj=-500",
+            "--",
+        ]
+        .map(OsString::from),
     );
     whole.extend(command);
     whole

@@ -19,7 +19,10 @@ pub enum ContainersError {
     #[error("container {id} does not exist")]
     NoSuch { id: String },
     #[error("ask the engine to {action}")]
-    Engine { action: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    Engine {
+        action: &'static str,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// Reads and, in one case, ends containers. Every call is bounded in time by the implementation.

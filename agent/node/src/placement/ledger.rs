@@ -35,8 +35,13 @@ pub enum Wish {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Holder {
-    Container { id: Option<String>, name: Option<String> },
-    Process { id: String },
+    Container {
+        id: Option<String>,
+        name: Option<String>,
+    },
+    Process {
+        id: String,
+    },
 }
 
 impl std::fmt::Display for Holder {
@@ -89,11 +94,20 @@ pub enum Refusal {
     #[error(
         "CPU {cpus} is held by {holder}: a claim is exclusive; wait for it to end, stop it, or choose among the free isolated CPUs ({free})"
     )]
-    Taken { cpus: CpuSet, holder: Holder, free: String },
+    Taken {
+        cpus: CpuSet,
+        holder: Holder,
+        free: String,
+    },
     #[error(
         "{asked} isolated CPUs were asked for and {free_count} are free ({free}); held: {held}; wait for a container to end or ask for fewer"
     )]
-    TooFew { asked: u32, free_count: usize, free: String, held: String },
+    TooFew {
+        asked: u32,
+        free_count: usize,
+        free: String,
+        held: String,
+    },
     #[error("CPUs {cpus} are not isolated on this node (isolated: {isolated})")]
     NotIsolated { cpus: CpuSet, isolated: CpuSet },
     #[error("NUMA nodes {mems} are not all present on this node (present: {present})")]
@@ -147,7 +161,14 @@ impl Ledger {
     ) -> Result<&Claim, Refusal> {
         let hold = Hold::Stopped;
         let (cpus, mems) = (CpuSet::new(), CpuSet::new());
-        let claim = Claim { wish, wish_mems, holder, hold, cpus, mems };
+        let claim = Claim {
+            wish,
+            wish_mems,
+            holder,
+            hold,
+            cpus,
+            mems,
+        };
         self.claims.insert(token.clone(), claim);
         if let Err(refusal) = self.take(&token, now) {
             self.claims.remove(&token);
@@ -161,11 +182,21 @@ impl Ledger {
     /// # Errors
     /// [`Refusal`]; the claim is unchanged then.
     pub fn take(&mut self, token: &Token, now: Duration) -> Result<&Claim, Refusal> {
-        let claim = self.claims.get(token).ok_or_else(|| Refusal::Unknown(token.0.clone()))?;
+        let claim = self
+            .claims
+            .get(token)
+            .ok_or_else(|| Refusal::Unknown(token.0.clone()))?;
         let keeps = claim.holds();
-        let cpus = if keeps { claim.cpus.clone() } else { self.choose(token, &claim.wish)? };
+        let cpus = if keeps {
+            claim.cpus.clone()
+        } else {
+            self.choose(token, &claim.wish)?
+        };
         let mems = self.mems_for(&cpus, claim.wish_mems.as_ref())?;
-        let claim = self.claims.get_mut(token).expect("looked up above, under the same &mut");
+        let claim = self
+            .claims
+            .get_mut(token)
+            .expect("looked up above, under the same &mut");
         claim.cpus = cpus;
         claim.mems = mems;
         // also when it runs: a restart is a stop and a start, and nobody may come in between
@@ -180,7 +211,10 @@ impl Ledger {
     }
 
     pub fn set_container(&mut self, token: &Token, container: &str) {
-        if let Some(Claim { holder: Holder::Container { id, .. }, .. }) = self.claims.get_mut(token)
+        if let Some(Claim {
+            holder: Holder::Container { id, .. },
+            ..
+        }) = self.claims.get_mut(token)
         {
             *id = Some(container.to_owned());
         }
@@ -195,7 +229,9 @@ impl Ledger {
         self.claims
             .iter()
             .filter(|(token, claim)| *token != except && claim.holds())
-            .fold(self.pool.isolated.clone(), |free, (_, claim)| free.difference(&claim.cpus))
+            .fold(self.pool.isolated.clone(), |free, (_, claim)| {
+                free.difference(&claim.cpus)
+            })
     }
 
     fn choose(&self, token: &Token, wish: &Wish) -> Result<CpuSet, Refusal> {
@@ -209,7 +245,9 @@ impl Ledger {
                     });
                 }
                 let taken = cpus.difference(&free);
-                let Some(first) = taken.first() else { return Ok(cpus.clone()) };
+                let Some(first) = taken.first() else {
+                    return Ok(cpus.clone());
+                };
                 let holder = self
                     .claims
                     .iter()
@@ -218,7 +256,11 @@ impl Ledger {
                     })
                     .map(|(_, claim)| claim.holder.clone())
                     .expect("a CPU that is not free is held by some claim");
-                Err(Refusal::Taken { cpus: taken, holder, free: listed(&free) })
+                Err(Refusal::Taken {
+                    cpus: taken,
+                    holder,
+                    free: listed(&free),
+                })
             }
             Wish::Count(count) => self.pick(&free, *count).ok_or_else(|| Refusal::TooFew {
                 asked: *count,
@@ -250,7 +292,10 @@ impl Ledger {
         let present: CpuSet = self.pool.nodes.keys().copied().collect();
         if let Some(mems) = wish {
             if mems.is_empty() || !mems.is_subset(&present) {
-                return Err(Refusal::NoSuchNode { mems: mems.clone(), present });
+                return Err(Refusal::NoSuchNode {
+                    mems: mems.clone(),
+                    present,
+                });
             }
             return Ok(mems.clone());
         }
@@ -270,7 +315,11 @@ impl Ledger {
             .filter(|claim| claim.holds())
             .map(|claim| format!("{} by {}", claim.cpus, claim.holder))
             .collect();
-        if held.is_empty() { "none".into() } else { held.join(", ") }
+        if held.is_empty() {
+            "none".into()
+        } else {
+            held.join(", ")
+        }
     }
 }
 
@@ -283,7 +332,11 @@ impl Claim {
 }
 
 fn listed(cpus: &CpuSet) -> String {
-    if cpus.is_empty() { "none".into() } else { cpus.to_string() }
+    if cpus.is_empty() {
+        "none".into()
+    } else {
+        cpus.to_string()
+    }
 }
 
 #[cfg(test)]

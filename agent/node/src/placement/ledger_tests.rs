@@ -11,7 +11,10 @@ fn token(name: &str) -> Token {
 }
 
 fn container(name: &str) -> Holder {
-    Holder::Container { id: Some(format!("{name}0123456789abcdef")), name: Some(name.into()) }
+    Holder::Container {
+        id: Some(format!("{name}0123456789abcdef")),
+        name: Some(name.into()),
+    }
 }
 
 fn two_nodes() -> Ledger {
@@ -28,36 +31,86 @@ const NOW: Duration = Duration::from_secs(1000);
 #[test]
 fn a_second_claim_on_a_cpu_names_the_holder_and_the_free_ones() {
     let mut ledger = two_nodes();
-    ledger.open(token("a"), Wish::Exact(cpus("1")), None, container("first"), NOW).unwrap();
+    ledger
+        .open(
+            token("a"),
+            Wish::Exact(cpus("1")),
+            None,
+            container("first"),
+            NOW,
+        )
+        .unwrap();
     let refusal = ledger
-        .open(token("b"), Wish::Exact(cpus("1-2")), None, container("second"), NOW)
+        .open(
+            token("b"),
+            Wish::Exact(cpus("1-2")),
+            None,
+            container("second"),
+            NOW,
+        )
         .unwrap_err();
     let text = refusal.to_string();
-    assert!(text.contains("CPU 1 is held by container first (first0123456)"), "{text}");
+    assert!(
+        text.contains("CPU 1 is held by container first (first0123456)"),
+        "{text}"
+    );
     assert!(text.contains("(2-7)"), "{text}");
-    assert_eq!(ledger.claims().len(), 1, "a refused claim leaves nothing behind");
+    assert_eq!(
+        ledger.claims().len(),
+        1,
+        "a refused claim leaves nothing behind"
+    );
 }
 
 #[test]
 fn a_count_stays_on_one_node_and_brings_its_memory() {
     let mut ledger = two_nodes();
-    let claim = ledger.open(token("a"), Wish::Count(3), None, container("a"), NOW).unwrap();
-    assert_eq!((claim.cpus.clone(), claim.mems.clone()), (cpus("1-3"), cpus("0")));
-    let claim = ledger.open(token("b"), Wish::Count(4), None, container("b"), NOW).unwrap();
-    assert_eq!((claim.cpus.clone(), claim.mems.clone()), (cpus("4-7"), cpus("1")));
-    let refusal = ledger.open(token("c"), Wish::Count(1), None, container("c"), NOW).unwrap_err();
-    assert!(matches!(refusal, Refusal::TooFew { asked: 1, free_count: 0, .. }), "{refusal}");
+    let claim = ledger
+        .open(token("a"), Wish::Count(3), None, container("a"), NOW)
+        .unwrap();
+    assert_eq!(
+        (claim.cpus.clone(), claim.mems.clone()),
+        (cpus("1-3"), cpus("0"))
+    );
+    let claim = ledger
+        .open(token("b"), Wish::Count(4), None, container("b"), NOW)
+        .unwrap();
+    assert_eq!(
+        (claim.cpus.clone(), claim.mems.clone()),
+        (cpus("4-7"), cpus("1"))
+    );
+    let refusal = ledger
+        .open(token("c"), Wish::Count(1), None, container("c"), NOW)
+        .unwrap_err();
+    assert!(
+        matches!(
+            refusal,
+            Refusal::TooFew {
+                asked: 1,
+                free_count: 0,
+                ..
+            }
+        ),
+        "{refusal}"
+    );
 }
 
 #[test]
 fn asked_memory_nodes_win_but_must_exist() {
     let mut ledger = two_nodes();
     let far = Some(cpus("1"));
-    let claim =
-        ledger.open(token("a"), Wish::Exact(cpus("1")), far, container("a"), NOW).unwrap();
+    let claim = ledger
+        .open(token("a"), Wish::Exact(cpus("1")), far, container("a"), NOW)
+        .unwrap();
     assert_eq!(claim.mems, cpus("1"));
     let refusal = ledger
-        .open(token("b"), Wish::Exact(cpus("2")), Some(cpus("7")), container("b"), NOW)
+        .open(
+            token("b"),
+            Wish::Exact(cpus("2")),
+            Some(cpus("7")),
+            container("b"),
+            NOW,
+        )
         .unwrap_err();
     assert!(matches!(refusal, Refusal::NoSuchNode { .. }));
 }
@@ -65,10 +118,29 @@ fn asked_memory_nodes_win_but_must_exist() {
 #[test]
 fn a_stopped_container_frees_its_cpu_and_takes_it_again_when_it_starts() {
     let mut ledger = two_nodes();
-    ledger.open(token("a"), Wish::Exact(cpus("1")), None, container("a"), NOW).unwrap();
+    ledger
+        .open(
+            token("a"),
+            Wish::Exact(cpus("1")),
+            None,
+            container("a"),
+            NOW,
+        )
+        .unwrap();
     ledger.set_hold(&token("a"), Hold::Stopped);
-    ledger.open(token("b"), Wish::Exact(cpus("1")), None, container("b"), NOW).unwrap();
-    assert!(matches!(ledger.take(&token("a"), NOW), Err(Refusal::Taken { .. })));
+    ledger
+        .open(
+            token("b"),
+            Wish::Exact(cpus("1")),
+            None,
+            container("b"),
+            NOW,
+        )
+        .unwrap();
+    assert!(matches!(
+        ledger.take(&token("a"), NOW),
+        Err(Refusal::Taken { .. })
+    ));
     ledger.close(&token("b"));
     ledger.take(&token("a"), NOW).unwrap();
 }

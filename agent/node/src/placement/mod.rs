@@ -48,7 +48,9 @@ struct Books {
 
 impl std::fmt::Debug for Placer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Placer").field("facts", &self.facts).finish_non_exhaustive()
+        f.debug_struct("Placer")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,7 +76,10 @@ impl Placer {
         for (token, record) in books.records.load()? {
             books.asked.insert(
                 token.clone(),
-                (record.asked_cpuset_cpus.clone(), record.asked_cpuset_mems.clone()),
+                (
+                    record.asked_cpuset_cpus.clone(),
+                    record.asked_cpuset_mems.clone(),
+                ),
             );
             books.ledger.readopt(token, record.claim);
         }
@@ -125,7 +130,12 @@ impl Placer {
     #[must_use]
     pub fn claims(&self) -> Vec<(Token, ledger::Claim)> {
         let books = self.books();
-        books.ledger.claims().iter().map(|(token, claim)| (token.clone(), claim.clone())).collect()
+        books
+            .ledger
+            .claims()
+            .iter()
+            .map(|(token, claim)| (token.clone(), claim.clone()))
+            .collect()
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -174,7 +184,9 @@ impl Placer {
     async fn take_for_start(&self, token: &Token) -> Result<(), Denial> {
         let attempt = || {
             let now = (self.clock)();
-            self.books().change(token, now, |ledger| ledger.take(token, now).map(|_claim| ()))
+            self.books().change(token, now, |ledger| {
+                ledger.take(token, now).map(|_claim| ())
+            })
         };
         let mut taken = attempt();
         if matches!(taken, Err(Refusal::Taken { .. } | Refusal::TooFew { .. })) {
@@ -225,7 +237,8 @@ impl Books {
         self.next += 1;
         let token = Token(format!("{:x}", self.next));
         self.ledger.open(token.clone(), wish, mems, holder, now)?;
-        self.asked.insert(token.clone(), (asked.0.to_owned(), asked.1.to_owned()));
+        self.asked
+            .insert(token.clone(), (asked.0.to_owned(), asked.1.to_owned()));
         self.keep(&token, now);
         Ok(token)
     }
@@ -239,10 +252,16 @@ impl Books {
 
     fn keep(&mut self, token: &Token, now: Duration) {
         self.touched.insert(token.clone(), now);
-        let Some(claim) = self.ledger.claims().get(token) else { return };
+        let Some(claim) = self.ledger.claims().get(token) else {
+            return;
+        };
         let (asked_cpuset_cpus, asked_cpuset_mems) =
             self.asked.get(token).cloned().unwrap_or_default();
-        let record = Record { claim: claim.clone(), asked_cpuset_cpus, asked_cpuset_mems };
+        let record = Record {
+            claim: claim.clone(),
+            asked_cpuset_cpus,
+            asked_cpuset_mems,
+        };
         if let Err(error) = self.records.save(token, &record) {
             // The claim still holds in this process; only a killed agent would forget it, and
             // then finds the container again through its cgroup.
@@ -260,7 +279,10 @@ impl Books {
 
 impl Placement for Placer {
     fn facts(&self) -> NodeFacts {
-        self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.facts
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn claim<'a>(
@@ -274,11 +296,22 @@ impl Placement for Placer {
                 CpuChoice::Exact(cpus) => Wish::Exact(cpus.clone()),
                 CpuChoice::Count(count) => Wish::Count(*count),
             };
-            let holder = Holder::Container { id: None, name: name.map(str::to_owned) };
-            let asked = (pin.asked_cpuset_cpus.as_str(), pin.asked_cpuset_mems.as_str());
-            let token = self.open_claim(wish, pin.mems.clone(), holder, asked).await?;
+            let holder = Holder::Container {
+                id: None,
+                name: name.map(str::to_owned),
+            };
+            let asked = (
+                pin.asked_cpuset_cpus.as_str(),
+                pin.asked_cpuset_mems.as_str(),
+            );
+            let token = self
+                .open_claim(wish, pin.mems.clone(), holder, asked)
+                .await?;
             let cgroup_parent = format!("/{}", cgroups::partition_name(&token));
-            Ok(Claimed { cgroup_parent, token: token.0 })
+            Ok(Claimed {
+                cgroup_parent,
+                token: token.0,
+            })
         })
     }
 
@@ -308,10 +341,15 @@ impl Placement for Placer {
                 // the engine answers the start itself, with its own words
                 Err(ContainersError::NoSuch { .. }) => return Ok(()),
                 Err(error) => {
-                    return Err(Denial { status: 503, message: crate::chain(&error) });
+                    return Err(Denial {
+                        status: 503,
+                        message: crate::chain(&error),
+                    });
                 }
             };
-            let Some(token) = cgroups::token_of(&seen.cgroup_parent) else { return Ok(()) };
+            let Some(token) = cgroups::token_of(&seen.cgroup_parent) else {
+                return Ok(());
+            };
             self.take_for_start(&token).await
         })
     }
@@ -334,7 +372,9 @@ impl Placement for Placer {
     }
 
     fn restore_view(&self, inspect: &mut serde_json::Value) {
-        let Some(host_config) = inspect.get_mut("HostConfig").and_then(|h| h.as_object_mut())
+        let Some(host_config) = inspect
+            .get_mut("HostConfig")
+            .and_then(|h| h.as_object_mut())
         else {
             return;
         };
@@ -346,8 +386,11 @@ impl Placement for Placer {
             return;
         };
         let (cpus, mems) = self.books().asked.get(&token).cloned().unwrap_or_default();
-        for (key, value) in [("CgroupParent", String::new()), ("CpusetCpus", cpus), ("CpusetMems", mems)]
-        {
+        for (key, value) in [
+            ("CgroupParent", String::new()),
+            ("CpusetCpus", cpus),
+            ("CpusetMems", mems),
+        ] {
             host_config.insert(key.into(), value.into());
         }
     }
@@ -359,7 +402,10 @@ fn denial(refusal: &Refusal) -> Denial {
         Refusal::NotIsolated { .. } | Refusal::NoSuchNode { .. } => 400,
         Refusal::Unknown(_) => 500,
     };
-    Denial { status, message: refusal.to_string() }
+    Denial {
+        status,
+        message: refusal.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -82,10 +82,18 @@ impl Placer {
                 self.readopt_from_cgroup(&mut books, token, seen, now);
             }
         }
-        let claims: Vec<(Token, Claim)> =
-            books.ledger.claims().iter().map(|(t, c)| (t.clone(), c.clone())).collect();
+        let claims: Vec<(Token, Claim)> = books
+            .ledger
+            .claims()
+            .iter()
+            .map(|(t, c)| (t.clone(), c.clone()))
+            .collect();
         for (token, claim) in claims {
-            if books.touched.get(&token).is_some_and(|touched| *touched >= asked_at) {
+            if books
+                .touched
+                .get(&token)
+                .is_some_and(|touched| *touched >= asked_at)
+            {
                 continue;
             }
             match decide(&claim, by_token.get(&token), now) {
@@ -113,7 +121,12 @@ impl Placer {
             }
         }
         for token in cgroups::partitions(&*self.tree) {
-            if books.ledger.claims().get(&token).is_none_or(|claim| !claim.holds()) {
+            if books
+                .ledger
+                .claims()
+                .get(&token)
+                .is_none_or(|claim| !claim.holds())
+            {
                 self.drop_partition(&token);
             }
         }
@@ -144,7 +157,9 @@ impl Placer {
             cpus: cpus.clone(),
             mems,
         };
-        books.asked.insert(token.clone(), (cpus.to_string(), String::new()));
+        books
+            .asked
+            .insert(token.clone(), (cpus.to_string(), String::new()));
         books.ledger.readopt(token.clone(), claim);
         books.keep(token, now);
     }

@@ -38,8 +38,10 @@ impl Records {
     /// # Errors
     /// [`RecordError::Directory`].
     pub fn open(dir: &Path) -> Result<Self, RecordError> {
-        fs::create_dir_all(dir)
-            .map_err(|source| RecordError::Directory { path: dir.into(), source })?;
+        fs::create_dir_all(dir).map_err(|source| RecordError::Directory {
+            path: dir.into(),
+            source,
+        })?;
         Ok(Self { dir: dir.into() })
     }
 
@@ -69,7 +71,10 @@ impl Records {
     /// # Errors
     /// [`RecordError::List`].
     pub fn load(&self) -> Result<Vec<(Token, Record)>, RecordError> {
-        let fail = |source| RecordError::List { path: self.dir.clone(), source };
+        let fail = |source| RecordError::List {
+            path: self.dir.clone(),
+            source,
+        };
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(fail)? {
             let path = entry.map_err(fail)?.path();

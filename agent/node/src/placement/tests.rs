@@ -45,7 +45,9 @@ impl Containers for FakeEngine {
                 .values()
                 .find(|seen| seen.name == id_or_name || seen.id == id_or_name)
                 .cloned()
-                .ok_or_else(|| ContainersError::NoSuch { id: id_or_name.into() })
+                .ok_or_else(|| ContainersError::NoSuch {
+                    id: id_or_name.into(),
+                })
         })
     }
 
@@ -70,7 +72,11 @@ fn cpus(list: &str) -> CpuSet {
 impl Bench {
     fn new() -> Self {
         let tree = CgroupRules::new(cpus("0-3"), cpus("0"), CpuSet::new()).tree();
-        Self { tree, engine: Arc::default(), records: tempfile::tempdir().unwrap() }
+        Self {
+            tree,
+            engine: Arc::default(),
+            records: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// An agent that starts now: a second one finds what the first left.
@@ -79,14 +85,23 @@ impl Bench {
         let engine: Arc<dyn Containers> = Arc::<FakeEngine>::clone(&self.engine);
         let placer = Placer::open(self.records.path(), tree, engine, NOW).unwrap();
         placer.set_facts(
-            NodeFacts { isolated: cpus("1-3"), housekeeping: cpus("0"), unfit: None },
-            Pool { isolated: cpus("1-3"), nodes: BTreeMap::from([(0, cpus("0-3"))]) },
+            NodeFacts {
+                isolated: cpus("1-3"),
+                housekeeping: cpus("0"),
+                unfit: None,
+            },
+            Pool {
+                isolated: cpus("1-3"),
+                nodes: BTreeMap::from([(0, cpus("0-3"))]),
+            },
         );
         placer
     }
 
     fn partition(&self, cgroup_parent: &str) -> Option<String> {
-        self.tree.get(&format!("/sys/fs/cgroup{cgroup_parent}/cpuset.cpus.partition"))
+        self.tree.get(&format!(
+            "/sys/fs/cgroup{cgroup_parent}/cpuset.cpus.partition"
+        ))
     }
 }
 
@@ -139,7 +154,11 @@ async fn a_taken_cpu_is_refused_until_the_holder_ends_without_any_event() {
     let parent = run(&bench, &agent, "one", "1").await.unwrap();
     let denial = run(&bench, &agent, "late", "1-2").await.unwrap_err();
     assert_eq!(denial.status, 409);
-    assert!(denial.message.contains("container one"), "{}", denial.message);
+    assert!(
+        denial.message.contains("container one"),
+        "{}",
+        denial.message
+    );
     bench.engine.put("one", &parent, false);
     run(&bench, &agent, "late", "1-2").await.unwrap();
 }
@@ -153,7 +172,10 @@ async fn a_restart_keeps_the_cpus_between_stop_and_start() {
     bench.engine.put("one", &parent, false);
     agent.reconcile().await;
     assert_eq!(bench.partition(&parent).as_deref(), Some("isolated"));
-    assert_eq!(run(&bench, &agent, "thief", "1").await.unwrap_err().status, 409);
+    assert_eq!(
+        run(&bench, &agent, "thief", "1").await.unwrap_err().status,
+        409
+    );
     bench.engine.put("one", &parent, true);
     agent.started("one").await;
     assert_eq!(bench.partition(&parent).as_deref(), Some("isolated"));
@@ -167,7 +189,11 @@ async fn a_new_agent_finds_the_claims_of_a_killed_one() {
     successor.reconcile().await;
     assert_eq!(bench.partition(&parent).as_deref(), Some("isolated"));
     let denial = run(&bench, &successor, "late", "1").await.unwrap_err();
-    assert!(denial.message.contains("container one"), "{}", denial.message);
+    assert!(
+        denial.message.contains("container one"),
+        "{}",
+        denial.message
+    );
     let mut inspect = serde_json::json!({"HostConfig": {"CgroupParent": parent, "CpusetCpus": ""}});
     successor.restore_view(&mut inspect);
     assert_eq!(inspect["HostConfig"]["CpusetCpus"], "1");
@@ -183,7 +209,13 @@ async fn a_lost_record_is_read_off_the_cgroup() {
     }
     let successor = bench.agent();
     successor.reconcile().await;
-    assert_eq!(run(&bench, &successor, "late", "1").await.unwrap_err().status, 409);
+    assert_eq!(
+        run(&bench, &successor, "late", "1")
+            .await
+            .unwrap_err()
+            .status,
+        409
+    );
 }
 
 #[tokio::test]
@@ -214,12 +246,19 @@ async fn an_unfit_node_refuses_pins_and_says_why() {
     let bench = Bench::new();
     let agent = bench.agent();
     agent.set_facts(
-        NodeFacts { unfit: Some("no isolated CPU".into()), ..NodeFacts::default() },
+        NodeFacts {
+            unfit: Some("no isolated CPU".into()),
+            ..NodeFacts::default()
+        },
         Pool::default(),
     );
     let denial = agent.claim(&pin("1"), None).await.unwrap_err();
     assert_eq!(denial.status, 409);
-    assert!(denial.message.contains("no isolated CPU"), "{}", denial.message);
+    assert!(
+        denial.message.contains("no isolated CPU"),
+        "{}",
+        denial.message
+    );
 }
 
 #[tokio::test]
@@ -229,9 +268,17 @@ async fn a_host_process_holds_its_cpus_like_a_container() {
     let (token, got) = agent.claim_process(Wish::Count(2), "7").await.unwrap();
     assert_eq!(got, cpus("1-2"));
     let denial = run(&bench, &agent, "late", "2").await.unwrap_err();
-    assert!(denial.message.contains("host process 7"), "{}", denial.message);
+    assert!(
+        denial.message.contains("host process 7"),
+        "{}",
+        denial.message
+    );
     agent.reconcile().await;
-    assert_eq!(agent.claims().len(), 1, "reconciling with the engine leaves processes alone");
+    assert_eq!(
+        agent.claims().len(),
+        1,
+        "reconciling with the engine leaves processes alone"
+    );
     agent.release(&token);
     run(&bench, &agent, "late", "2").await.unwrap();
 }

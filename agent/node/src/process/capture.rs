@@ -15,7 +15,9 @@ pub(super) struct Captured {
 /// Reads until end of file; never blocks the writer, whatever it writes.
 pub(super) async fn drain(source: Option<impl AsyncRead + Unpin>) -> Captured {
     let mut captured = Captured::default();
-    let Some(mut source) = source else { return captured };
+    let Some(mut source) = source else {
+        return captured;
+    };
     let mut chunk = vec![0_u8; 16 * 1024];
     loop {
         match source.read(&mut chunk).await {

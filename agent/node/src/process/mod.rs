@@ -58,7 +58,14 @@ impl Processes {
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { runs: Mutex::default(), placer, tree, agent, tasks, shutdown }
+        Self {
+            runs: Mutex::default(),
+            placer,
+            tree,
+            agent,
+            tasks,
+            shutdown,
+        }
     }
 
     /// Starts a run and returns its first status (it is running, or could not be started).
@@ -71,25 +78,32 @@ impl Processes {
         let kill = self.shutdown.child_token();
         let (sender, status) = watch::channel(ProcessStatus::starting(id, &request));
         let run = run::prepare(id, request, &self.placer, Arc::clone(&self.tree)).await?;
-        self.runs().insert(id, Run { status: status.clone(), kill: kill.clone() });
-        self.tasks.spawn(run.drive(self.agent.clone(), Arc::clone(&self.placer), sender, kill));
+        self.runs().insert(
+            id,
+            Run {
+                status: status.clone(),
+                kill: kill.clone(),
+            },
+        );
+        self.tasks
+            .spawn(run.drive(self.agent.clone(), Arc::clone(&self.placer), sender, kill));
         Ok(status.borrow().clone())
     }
 
     #[must_use]
     pub fn list(&self) -> Vec<ProcessStatus> {
-        self.runs().values().map(|run| run.status.borrow().clone()).collect()
+        self.runs()
+            .values()
+            .map(|run| run.status.borrow().clone())
+            .collect()
     }
 
     /// The status, after it ended or `wait` passed, whichever is first; `None`: no such run.
     pub async fn get(&self, id: u64, wait: Duration) -> Option<ProcessStatus> {
         let mut status = self.runs().get(&id)?.status.clone();
         let ended = status.wait_for(|status| status.state != ProcessState::Running);
-        match tokio::time::timeout(wait, ended).await {
-            Ok(Ok(status)) => return Some(status.clone()),
-            // still running, or its task is gone: what is known is told
-            Ok(Err(_)) | Err(_) => {}
-        }
+        // still running at the end of the wait, or its task is gone: what is known is told
+        drop(tokio::time::timeout(wait, ended).await);
         Some(status.borrow().clone())
     }
 

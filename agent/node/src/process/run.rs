@@ -25,7 +25,12 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Checks what does not depend on the node's state.
 pub(super) fn check(request: &ProcessRequest) -> Result<(), Denial> {
-    let bad = |message: &str| Err(Denial { status: 400, message: message.to_owned() });
+    let bad = |message: &str| {
+        Err(Denial {
+            status: 400,
+            message: message.to_owned(),
+        })
+    };
     match request.argv.first() {
         None => return bad("`argv` is empty: name the program and its arguments"),
         Some(program) if !program.starts_with('/') => {
@@ -36,9 +41,11 @@ pub(super) fn check(request: &ProcessRequest) -> Result<(), Denial> {
     if request.argv.iter().any(|part| part.contains('\0')) {
         return bad("`argv` holds a NUL byte");
     }
-    if request.env.iter().any(|(name, value)| {
-        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-    }) {
+    if request
+        .env
+        .iter()
+        .any(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
+    {
         return bad("`env` holds an empty name, `=` in a name, or a NUL byte");
     }
     if request.timeout_seconds == Some(0) {
@@ -82,9 +89,18 @@ pub(super) async fn prepare(
             placer.release(token);
         }
         let message = format!("cgroup {cgroup}: {}", crate::chain(&error));
-        return Err(Denial { status: 500, message });
+        return Err(Denial {
+            status: 500,
+            message,
+        });
     }
-    Ok(Prepared { id, request, tree, token, cgroup })
+    Ok(Prepared {
+        id,
+        request,
+        tree,
+        token,
+        cgroup,
+    })
 }
 
 impl Prepared {
@@ -132,8 +148,10 @@ impl Prepared {
             .map_err(|error| format!("start {}: {error}", self.request.argv[0]))?;
         let stdout = tokio::spawn(drain(child.stdout.take()));
         let stderr = tokio::spawn(drain(child.stderr.take()));
-        let limit =
-            self.request.timeout_seconds.map_or(DEFAULT_TIMEOUT, |s| Duration::from_secs(s.into()));
+        let limit = self
+            .request
+            .timeout_seconds
+            .map_or(DEFAULT_TIMEOUT, |s| Duration::from_secs(s.into()));
         let (mut timed_out, mut killed) = (false, false);
         let exit = tokio::select! {
             exit = child.wait() => Some(exit),
@@ -172,6 +190,9 @@ impl Prepared {
 async fn collect(reader: tokio::task::JoinHandle<Captured>) -> Captured {
     match tokio::time::timeout(DRAIN_DEADLINE, reader).await {
         Ok(Ok(captured)) => captured,
-        Ok(Err(_)) | Err(_) => Captured { truncated: true, ..Captured::default() },
+        Ok(Err(_)) | Err(_) => Captured {
+            truncated: true,
+            ..Captured::default()
+        },
     }
 }
