@@ -35,9 +35,9 @@ kernel: setup ## build the kernel (cached by its inputs)
 
 .PHONY: agent
 agent: setup ## build the static agent binary
-	@$(STATIC) $(CARGO) build --quiet --locked --profile dist --target $(TARGET) -p stillmetal-agent
+	@$(STATIC) $(CARGO) build --quiet --locked --profile dist --target $(TARGET) -p stillmetal-agent -p stillmetal-init --bin stillmetal-agent --bin stage-one
 	@mkdir -p $(BUILD)
-	@cp --update $(CARGO_TARGET_DIR)/static/$(TARGET)/dist/stillmetal-agent $(BUILD)/stillmetal-agent
+	@cp $(CARGO_TARGET_DIR)/static/$(TARGET)/dist/{stillmetal-agent,stage-one} $(BUILD)
 
 .PHONY: tool
 tool: setup
@@ -45,7 +45,7 @@ tool: setup
 
 .PHONY: image
 image: kernel agent tool ## build kernel and initramfs into build/
-	@$(TOOL) build --kernel $(BUILD)/stillmetal-kernel --modules $(BUILD)/stillmetal-modules.tar --agent $(BUILD)/stillmetal-agent --out $(BUILD)
+	@$(TOOL) build --kernel $(BUILD)/stillmetal-kernel --modules $(BUILD)/stillmetal-modules.tar --agent $(BUILD)/stillmetal-agent --init $(BUILD)/stage-one --out $(BUILD)
 	@$(TOOL) docker-cli --out $(BUILD)/docker
 
 .PHONY: config

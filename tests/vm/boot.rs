@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
-use testkit::{Client, ConfigOptions, Credentials, DiskBus, Ending, Node, node, uptime_s};
+use testkit::{ConfigOptions, Credentials, DiskBus, Ending, Node, node, uptime_s};
 
 use crate::shared;
 
@@ -73,29 +72,6 @@ fn boots_with(cpus: u32, isolated: &str) -> Result<()> {
 
 #[test]
 #[ignore = "needs the built image: VM lane"]
-fn without_isolation_parameters_it_is_unfit_and_answers() -> Result<()> {
-    let credentials = Arc::new(Credentials::generate()?);
-    let description = node::describe("boot-unfit", &credentials, &ConfigOptions::default())?
-        .without_param("nohz_full")
-        .without_param("rcu_nocbs")
-        .without_param("isolcpus");
-    let node = Node::boot(&description, &credentials)?;
-    node.vm.wait_line("stillmetal: node unfit: ", WITHIN)?;
-    let report = node.wait_api()?.json();
-    ensure!(
-        report["state"] == "unfit",
-        "the report says {}",
-        report["state"]
-    );
-    ensure!(
-        report["reason"].as_str().is_some_and(|why| !why.is_empty()),
-        "no reason is given"
-    );
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs the built image: VM lane"]
 fn no_disk_is_read_or_written_and_the_power_button_works() -> Result<()> {
     let credentials = Arc::new(Credentials::generate()?);
     let description = node::describe("boot-disk", &credentials, &ConfigOptions::default())?
@@ -121,20 +97,6 @@ fn no_disk_is_read_or_written_and_the_power_button_works() -> Result<()> {
 
 #[test]
 #[ignore = "needs the built image: VM lane"]
-fn ctrl_alt_del_reboots() -> Result<()> {
-    let credentials = Arc::new(Credentials::generate()?);
-    let description = node::describe("boot-cad", &credentials, &ConfigOptions::default())?;
-    let node = Node::boot(&description, &credentials)?;
-    node.wait_api()?;
-    node.vm.ctrl_alt_del()?;
-    node.vm
-        .wait_line("stillmetal: going down: reboot", WITHIN)?;
-    ensure!(node.vm.wait_exit(WITHIN)? == Ending::Reset);
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs the built image: VM lane"]
 fn nothing_answers_on_other_ports() -> Result<()> {
     let node = shared::ready()?;
     for port in [2375, 22] {
@@ -151,25 +113,6 @@ fn nothing_answers_on_other_ports() -> Result<()> {
                 Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
             };
         ensure!(gone, "somebody listens on port {port} of the guest");
-    }
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs the built image: VM lane"]
-fn the_report_has_every_knob_with_an_outcome() -> Result<()> {
-    let node = shared::ready()?;
-    let report = node.get(Client::User, "/stillmetal/v1/node")?.json();
-    let knobs = report["tuning"]["knobs"]
-        .as_array()
-        .context("the report has no knobs")?;
-    ensure!(knobs.len() > 10, "only {} knobs", knobs.len());
-    for knob in knobs {
-        let status = knob["status"].as_str().unwrap_or_default();
-        let known = ["verified", "unchanged", "recorded", "n/a", "refused"].contains(&status);
-        ensure!(known, "{knob}");
-        let explained = !matches!(status, "n/a" | "refused") || knob["reason"] != Value::Null;
-        ensure!(explained, "no reason: {knob}");
     }
     Ok(())
 }

@@ -9,7 +9,6 @@
 
 mod access;
 mod boot;
-mod certificates;
 mod docker;
 mod host;
 mod image;

@@ -52,6 +52,22 @@ pub const NETWORK_FILE: &str = "/run/stillmetal/network.json";
 /// Runs as PID 1 and never returns. Any other process that calls it is turned away with exit status 2: the things that
 /// follow (mounting over `/`, signalling every process, power) are only right for the first process.
 pub fn run() -> ! {
+    refuse_unless_pid_1();
+    fail::install_panic_hook();
+    match stage_one::detect() {
+        stage_one::Stage::Initramfs => fail::stop(&stage_one::run()),
+        stage_one::Stage::Root => fail::stop(&boot::run()),
+    }
+}
+
+/// [`run`] for a program that is only stage one: it never becomes the second stage itself.
+pub fn run_stage_one() -> ! {
+    refuse_unless_pid_1();
+    fail::install_panic_hook();
+    fail::stop(&stage_one::run())
+}
+
+fn refuse_unless_pid_1() {
     if getpid() != Pid::from_raw(1) {
         eprintln!("stillmetal init: must be process 1 of a booted appliance");
         #[expect(
@@ -59,10 +75,5 @@ pub fn run() -> ! {
             reason = "not PID 1: there is nothing to run and nobody to return to"
         )]
         std::process::exit(2);
-    }
-    fail::install_panic_hook();
-    match stage_one::detect() {
-        stage_one::Stage::Initramfs => fail::stop(&stage_one::run()),
-        stage_one::Stage::Root => fail::stop(&boot::run()),
     }
 }
