@@ -71,10 +71,12 @@ test: check test-fast test-root test-vm ## everything: lints, unit tests, root l
 test-fast: setup ## no root, no network, no engine
 	@$(CARGO) test --locked --workspace
 
-test-root: image ## namespaces, cgroups, package mirror, a real engine
+test-root: image ## namespaces, a real engine under the proxy, reproducibility of the image
 	@scripts/test-root
+	@scripts/test-reproducible
 
 test-vm: image ## the image in QEMU
+	@$(CARGO) test --locked -p testkit -- --ignored --test-threads=1
 	@$(CARGO) test --locked -p stillmetal-tests --test vm -- --ignored --test-threads=1
 
 .PHONY: bench
