@@ -6,11 +6,14 @@ use stillmetal_tests::bench::sides::{Booted, Side, Sides};
 use testkit::{Credentials, places};
 
 fn read_all(side: &Side) -> String {
-    // what tuning may touch, and what it must leave alone around it
-    let script = "cd /host; for f in $(find sys/devices/system sys/module/*/parameters sys/kernel/mm sys/devices/virtual/workqueue \
-                  sys/kernel/debug/sched proc/sys proc/irq sys/class/net/*/queues/* -type f -perm -200 2>/dev/null | sort); do \
-                  case $f in *random*|*drop_caches|*compact_memory|*stat_refresh|*/uevent|*boot_id|*ns_last_pid|*route/flush|*proactive_compaction) continue;; esac; \
-                  echo \"$f: $(timeout 2 cat $f 2>/dev/null | tr '\\n' ' ')\"; done; true";
+    // what tuning may touch, and what it must leave alone around it; first lines, read by the shell
+    // itself: a process a file would take minutes under emulation
+    let script = "cd /host; for f in $(find sys/devices/system/cpu sys/devices/virtual/workqueue \
+                  sys/kernel/mm sys/kernel/debug/sched proc/sys/kernel proc/sys/vm \
+                  sys/class/net/*/queues/* -type f -perm -200 2>/dev/null | sort) \
+                  $(ls -d proc/irq/*/smp_affinity_list proc/irq/default_smp_affinity); do \
+                  case $f in *random*|*drop_caches|*compact_memory|*stat_refresh|*/uevent|*ns_last_pid|*proactive_compaction) continue;; esac; \
+                  l=unreadable; IFS= read -r l 2>/dev/null < $f; echo \"$f: $l\"; done; true";
     side.docker
         .command(["exec", "tuner", "sh", "-c", script])
         .within(std::time::Duration::from_secs(300))

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use testkit::{Docker, Output};
+use testkit::{Deadline, Docker, Output, POLL, poll};
 
 use mask::mask;
 use step::{Act, Compare, End, Step, words};
@@ -129,7 +129,15 @@ fn perform(docker: &Docker, material: &Material, step: &Step) -> Result<Output> 
             }
             running.wait_output(last, REPLY_WITHIN)?;
             if matches!(end, End::Interrupt) {
-                running.interrupt()?;
+                // docker 26 gives in to the third, later ones to the first
+                for _ in 0..3 {
+                    if running.has_ended() {
+                        break;
+                    }
+                    running.interrupt()?;
+                    let patience = Deadline::after(Duration::from_secs(5));
+                    poll(patience, POLL, || running.has_ended().then_some(()));
+                }
             }
             running.wait(STEP_WITHIN)?
         }
