@@ -41,19 +41,28 @@ static STARTER: LazyLock<Option<mpsc::Sender<Request>>> = LazyLock::new(|| {
     thread.ok().map(|_| sender)
 });
 
+/// Words that start a program so that it dies with us and can be interrupted: a shell that runs us
+/// in the background has had SIGINT ignored, and children inherit that.
+const GUARD: [&str; 6] = [
+    "--pdeathsig",
+    "KILL",
+    "--",
+    "env",
+    "--default-signal=HUP,INT,QUIT,PIPE,TERM",
+    "--",
+];
+
 /// A command whose process dies with this one.
 pub(crate) fn guarded(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command.args(GUARD).arg(program);
     command
 }
 
 /// Like [`guarded`], for a program that gets its standard input as controlling terminal.
 pub(crate) fn guarded_on_terminal(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "KILL", "--", "setsid", "--ctty"])
-        .arg(program);
+    command.args(GUARD).args(["setsid", "--ctty"]).arg(program);
     command
 }
 

@@ -233,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn interrupts_arrive_even_below_a_shell_that_ignores_them() {
+        let mut running = sh("echo ready; exec sleep 1000").spawn().unwrap();
+        running
+            .wait_output("ready", Duration::from_secs(10))
+            .unwrap();
+        running.interrupt().unwrap();
+        assert_eq!(running.wait(Duration::from_secs(10)).unwrap().code, None);
+    }
+
+    #[test]
     fn control_c_on_a_terminal_interrupts() {
         let mut running = sh("echo ready; exec sleep 1000")
             .spawn_on_terminal()

@@ -20,7 +20,7 @@ const STEP_WITHIN: Duration = Duration::from_secs(120);
 const REPLY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Steps where our API answers differently from the engine on purpose, and why. Documented in
-/// docs/container-api.md; everything else must be the same.
+/// docs/api-differences.md; everything else must be the same.
 pub(crate) const DIFFERENCES: [(&str, &str); 0] = [];
 
 /// What one step came to.
