@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,9 +22,10 @@ use stillmetal_init::log::marker;
 use stillmetal_node::engine::client::EngineClient;
 use stillmetal_node::engine::{Engine, EngineOptions, EngineSpec, EngineState};
 use stillmetal_node::placement::Placer;
+use stillmetal_node::placement::ledger::Token;
 use stillmetal_node::{Http, Node, Parts, Processes, cgroups, since_boot};
 use stillmetal_tune::irqs::Steering;
-use stillmetal_tune::{Applied, LatencyHold};
+use stillmetal_tune::{Applied, LatencyHold, Plan};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -105,6 +106,7 @@ async fn serve(
             Arc::clone(&tree),
             Arc::new(client.clone()),
             since_boot,
+            Token::random,
         )
         .context("read the claims that are kept")?,
     );
@@ -136,8 +138,14 @@ async fn serve(
         }
     };
     tasks.spawn(watch_engine(Arc::clone(&node), serving.clone()));
-    tasks.spawn(watch_containers(Arc::clone(&node), serving.clone()));
-    let latency_hold = tune(&node, &tree, boot).await?;
+    let plan = Arc::new(OnceLock::new());
+    tasks.spawn(watch_containers(
+        Arc::clone(&node),
+        Arc::clone(&plan),
+        serving.clone(),
+    ));
+    let (tuned, latency_hold) = tune(&node, &tree, boot).await?;
+    plan.get_or_init(|| tuned);
     tasks.spawn(steer_interrupts(
         Arc::clone(&node),
         Arc::clone(&tree),
@@ -220,12 +228,12 @@ async fn listen(
     Ok(stillmetal_proxy::Server::bind(arguments.listen, tls, parts).await?)
 }
 
-/// Quiets the CPUs and tells console and API what came of it.
+/// Quiets the CPUs and tells console and API what came of it; returns what was planned.
 async fn tune(
     node: &Arc<Node>,
     tree: &Arc<dyn Tree>,
     boot: &BootConfig,
-) -> anyhow::Result<Option<LatencyHold>> {
+) -> anyhow::Result<(Plan, Option<LatencyHold>)> {
     let options = stillmetal_tune::Options {
         smt: match boot.smt {
             Smt::Off => stillmetal_tune::Smt::Off,
@@ -238,10 +246,11 @@ async fn tune(
         tokio::task::spawn_blocking(move || {
             let topology = stillmetal_tune::topology::read(&*tree);
             let plan = stillmetal_tune::plan(&topology, &options);
-            stillmetal_tune::apply(&plan, &*tree)
+            let applied = stillmetal_tune::apply(&plan, &*tree);
+            (plan, applied)
         })
     };
-    let Applied { report, hold } = work.await.context("tuning died")?;
+    let (plan, Applied { report, hold }) = work.await.context("tuning died")?;
     let sets = report.cpus.clone();
     node.set_report(report);
     match &node.status().state {
@@ -251,7 +260,7 @@ async fn tune(
         )),
         api::report::NodeState::Unfit { reason } => marker(&format!("node unfit: {reason}")),
     }
-    Ok(hold)
+    Ok((plan, hold))
 }
 
 async fn watch_engine(node: Arc<Node>, stop: CancellationToken) {
@@ -269,14 +278,19 @@ async fn watch_engine(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-/// Frees CPUs soon after their container ended.
-async fn watch_containers(node: Arc<Node>, stop: CancellationToken) {
+/// Frees CPUs soon after their container ended, and looks whether they stayed as they were tuned.
+async fn watch_containers(node: Arc<Node>, plan: Arc<OnceLock<Plan>>, stop: CancellationToken) {
     let ended = tokio::sync::Notify::new();
     let settle = async {
         loop {
             // the time limit is a reason to look, too
             drop(tokio::time::timeout(RECONCILE_PERIOD, ended.notified()).await);
             node.placer().reconcile_if_claimed().await;
+            let (node, plan) = (Arc::clone(&node), Arc::clone(&plan));
+            let look = move || plan.get().map(|plan| node.look_for_drift(plan));
+            if tokio::task::spawn_blocking(look).await.is_err() {
+                tracing::error!("looking for drift died");
+            }
         }
     };
     tokio::select! {

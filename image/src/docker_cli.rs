@@ -24,53 +24,97 @@ pub enum ClientError {
     Closure(#[from] ClosureError),
     #[error(transparent)]
     Tree(#[from] TreeError),
-    #[error(
-        "the docker client of trixie runs on this machine neither directly nor with its own libraries"
-    )]
-    DoesNotRun,
+    #[error("{program} of trixie runs on this machine neither directly nor with its own libraries")]
+    DoesNotRun { program: &'static str },
 }
 
-/// Puts a runnable `docker` into `out` and returns its path.
+/// A program of the client: its package, where it is there, and where it goes.
+struct Program {
+    package: &'static str,
+    source: &'static str,
+    target: &'static str,
+    /// Makes it say something and succeed, without an engine.
+    trial: &'static str,
+}
+
+const PROGRAMS: [Program; 2] = [
+    Program {
+        package: "docker-cli",
+        source: "usr/bin/docker",
+        target: "docker",
+        trial: "--version",
+    },
+    // Debian's client has no BuildKit of its own: this plugin brings it.
+    Program {
+        package: "docker-buildx",
+        source: "usr/libexec/docker/cli-plugins/docker-buildx",
+        target: "cli-plugins/docker-buildx",
+        trial: "docker-cli-plugin-metadata",
+    },
+];
+
+/// Puts a runnable `docker` and its plugin `cli-plugins/docker-buildx` into `out`; returns the
+/// path of `docker`.
 ///
 /// # Errors
-/// When the package cannot be had or the client does not run here.
+/// When a package cannot be had or a program does not run here.
 pub fn extract(data: &Path, cache: &Path, out: &Path) -> Result<PathBuf, ClientError> {
     let mut packages = Packages::new(load_lock(data)?, Archive::new(data), cache);
-    let source = packages.open("docker-cli")?.root.join("usr/bin/docker");
-    let docker = out.join("docker");
-    file::create_dir(out)?;
-    if std::fs::metadata(&docker).is_ok_and(|m| m.len() == file_len(&source)) && runs(&docker) {
-        return Ok(docker);
+    for program in &PROGRAMS {
+        program.extract(&mut packages, out)?;
     }
-    install(&source, &docker)?;
-    if runs(&docker) {
-        return Ok(docker);
-    }
-    // This machine's libraries are older than trixie's: bring those along.
-    let mut tree = Tree::default();
-    tree.file("docker", 0o755, &source)?;
-    closure::close(&mut tree, &mut packages)?;
-    let libraries = out.join("docker-lib");
-    file::create_dir(&libraries)?;
-    for (path, node) in tree.iter() {
-        if let (Some(name), Node::File { content, .. }) = (
-            path.strip_prefix(TARGET_DIR)
-                .and_then(|p| p.strip_prefix('/')),
-            node,
-        ) {
-            file::replace(&libraries.join(name), &content.read()?)?;
-            set_executable(&libraries.join(name))?;
+    Ok(out.join(PROGRAMS[0].target))
+}
+
+impl Program {
+    fn extract(&self, packages: &mut Packages, out: &Path) -> Result<(), ClientError> {
+        let source = packages.open(self.package)?.root.join(self.source);
+        let target = out.join(self.target);
+        let folder = target.parent().unwrap_or(out);
+        file::create_dir(folder)?;
+        let same = std::fs::metadata(&target).is_ok_and(|m| m.len() == file_len(&source));
+        if same && self.runs(&target) {
+            return Ok(());
+        }
+        install(&source, &target)?;
+        if self.runs(&target) {
+            return Ok(());
+        }
+        // This machine's libraries are older than trixie's: bring those along.
+        let mut tree = Tree::default();
+        tree.file(self.target, 0o755, &source)?;
+        closure::close(&mut tree, packages)?;
+        let libraries = target.with_extension("lib");
+        file::create_dir(&libraries)?;
+        for (path, node) in tree.iter() {
+            if let (Some(name), Node::File { content, .. }) = (
+                path.strip_prefix(TARGET_DIR)
+                    .and_then(|p| p.strip_prefix('/')),
+                node,
+            ) {
+                file::replace(&libraries.join(name), &content.read()?)?;
+                set_executable(&libraries.join(name))?;
+            }
+        }
+        install(&source, &libraries.join("program"))?;
+        let script = "#!/bin/sh\nd=$(readlink -f \"$0\").lib\n\
+                      exec \"$d/ld-linux-x86-64.so.2\" --library-path \"$d\" \"$d/program\" \"$@\"\n";
+        file::replace(&target, script.as_bytes())?;
+        set_executable(&target)?;
+        if self.runs(&target) {
+            Ok(())
+        } else {
+            Err(ClientError::DoesNotRun {
+                program: self.target,
+            })
         }
     }
-    install(&source, &libraries.join("docker"))?;
-    let script = "#!/bin/sh\nd=$(dirname \"$(readlink -f \"$0\")\")/docker-lib\n\
-                  exec \"$d/ld-linux-x86-64.so.2\" --library-path \"$d\" \"$d/docker\" \"$@\"\n";
-    file::replace(&docker, script.as_bytes())?;
-    set_executable(&docker)?;
-    if runs(&docker) {
-        Ok(docker)
-    } else {
-        Err(ClientError::DoesNotRun)
+
+    fn runs(&self, program: &Path) -> bool {
+        Command::new(program)
+            .arg(self.trial)
+            .output()
+            .is_ok_and(|output| output.status.success())
     }
 }
 
@@ -86,11 +130,4 @@ fn set_executable(path: &Path) -> Result<(), FileError> {
 
 fn file_len(path: &Path) -> u64 {
     std::fs::metadata(path).map(|m| m.len()).unwrap_or_default()
-}
-
-fn runs(docker: &Path) -> bool {
-    Command::new(docker)
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success())
 }

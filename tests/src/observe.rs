@@ -27,7 +27,8 @@ pub struct Disturbance {
     /// Every other interrupt.
     pub other_interrupts: u64,
     pub softirqs: u64,
-    pub foreign_timeslices: u64,
+    /// `None`: the kernel does not count them.
+    pub foreign_timeslices: Option<u64>,
     pub involuntary_switches: u64,
     /// From the first to the last reading of the window.
     pub window: Duration,
@@ -74,7 +75,7 @@ fn disturbance(first: &CountersSnapshot, last: &CountersSnapshot) -> Disturbance
         window: Duration::from_nanos(last.taken_ns - first.taken_ns),
         ..Disturbance::default()
     };
-    let mut given = 0;
+    let mut given = Some(0);
     for (cpu, counters) in &last.cpus {
         let Some(earlier) = first.cpus.get(cpu) else {
             continue;
@@ -83,7 +84,7 @@ fn disturbance(first: &CountersSnapshot, last: &CountersSnapshot) -> Disturbance
         sum.timer += delta.timer;
         sum.other_interrupts += delta.other_interrupts();
         sum.softirqs += delta.softirqs_total();
-        given += delta.timeslices;
+        given = given.zip(delta.timeslices).map(|(sum, more)| sum + more);
     }
     let mut own = 0;
     for (tid, task) in last.threads.iter().flatten() {
@@ -99,7 +100,7 @@ fn disturbance(first: &CountersSnapshot, last: &CountersSnapshot) -> Disturbance
         own += delta.timeslices;
         sum.involuntary_switches += delta.involuntary_switches;
     }
-    sum.foreign_timeslices = given.saturating_sub(own);
+    sum.foreign_timeslices = given.map(|given: u64| given.saturating_sub(own));
     sum
 }
 
@@ -164,7 +165,7 @@ mod tests {
         let (timer, timeslices) = cpu;
         let counters = CpuCounters {
             timer,
-            timeslices,
+            timeslices: Some(timeslices),
             ..CpuCounters::default()
         };
         let task = |timeslices| TaskCounters {
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(seen.timer_in_life, 60);
         let at_work = seen.at_work;
         assert_eq!((at_work.timer, at_work.window.as_secs()), (1, 4));
-        assert_eq!(at_work.foreign_timeslices, 2);
+        assert_eq!(at_work.foreign_timeslices, Some(2));
     }
 
     #[test]

@@ -66,6 +66,50 @@ fn the_root_is_read_only_and_only_known_places_are_writable() {
 }
 
 #[test]
+#[ignore = "needs the built image: VM lane"]
+fn no_file_of_the_image_holds_a_private_key() {
+    let folder = testkit::scratch_folder("unpacked").unwrap();
+    let initrd = testkit::Artifacts::find().unwrap().initrd;
+    Invocation::new("sh")
+        .args([
+            "-c",
+            "cd \"$1\" && cpio --quiet -id < \"$2\" && unsquashfs -q -n -d root rootfs.img",
+            "sh",
+        ])
+        .args([folder.path(), &initrd])
+        .within(Duration::from_secs(120))
+        .run_ok()
+        .unwrap();
+    // A PEM block with content, which starts with a DER sequence; programs that read keys hold the
+    // bare words.
+    const KEY: &[u8] = b"PRIVATE KEY-----\nM";
+    let key = |file: &std::path::Path| {
+        let bytes = std::fs::read(file).unwrap();
+        bytes.windows(KEY.len()).any(|words| words == KEY)
+    };
+    let mut files = 0;
+    let mut folders = vec![folder.path().to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let entry = entry.unwrap();
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                files += 1;
+                assert!(!key(&entry.path()), "{}", entry.path().display());
+            }
+        }
+    }
+    assert!(files > 30, "only {files} files: is this the image?");
+    // the check can fail
+    let planted = folder.path().join("planted");
+    let pem = pki::Authority::generate("planted").unwrap().key_pem();
+    std::fs::write(&planted, pem.as_bytes()).unwrap();
+    assert!(key(&planted), "{}", &pem[..40]);
+}
+
+#[test]
 #[ignore = "boots the image: VM lane"]
 fn the_report_tells_every_knob_with_its_outcome() {
     let node = look::shared();

@@ -144,6 +144,105 @@ fn the_address_may_be_static() {
     assert_eq!(status["hostname"], "fixed");
 }
 
+/// What its certificates say is what a node trusts: made and used as the README tells.
+#[test]
+#[ignore = "boots the image: VM lane"]
+fn make_config_gives_a_node_and_its_users_their_certificates() {
+    let folder = testkit::scratch_folder("config").unwrap();
+    let dir = folder.path().join("creds");
+    let make = || {
+        testkit::Invocation::new("make")
+            .args(["-s", "-C"])
+            .args([testkit::places::workspace_dir().unwrap()])
+            .args([
+                &format!("DIR={}", dir.display()),
+                "NAMES=127.0.0.1,bench7.lab",
+                "config",
+            ])
+            .within(Duration::from_secs(600))
+            .run()
+            .unwrap()
+    };
+    let made = make();
+    assert!(made.success(), "{}", made.error_text());
+    let again = make();
+    assert!(
+        again.error_text().contains("ca.key exists"),
+        "{}",
+        again.error_text()
+    );
+    let image = testkit::Artifacts::find().unwrap();
+    let vm = VmBuilder::new("config")
+        .cmdline(testkit::Cmdline::read(&image.cmdline).unwrap())
+        .kernel(image.kernel)
+        .initrd(image.initrd)
+        .initrd(dir.join("config.img"))
+        .init_marker(node::INIT_STARTED)
+        .nic(Nic::user().forward(node::API_PORT))
+        .boot(Duration::from_secs(180))
+        .unwrap();
+    vm.wait_line("stillmetal: engine ready", Duration::from_secs(180))
+        .unwrap();
+    let address = vm.address(node::API_PORT).unwrap();
+    for role in ["admin", "user"] {
+        let docker = testkit::Docker::connect(address, &dir.join(role)).unwrap();
+        docker.run_ok(["info"]).unwrap();
+    }
+    // Another authority's certificates, valid for another node.
+    let (_, others) = describe("others", &ConfigOptions::default());
+    let stranger = testkit::Docker::connect(address, &others.client_folder(Client::Admin)).unwrap();
+    assert!(!stranger.run(["info"]).unwrap().success());
+}
+
+#[test]
+#[ignore = "boots the image: VM lane"]
+fn an_image_larger_than_the_memory_is_refused_in_bytes_and_the_node_survives() {
+    let (description, credentials) = describe("full", &ConfigOptions::default());
+    let node = Node::boot_ready(&description.memory_mib(512), &credentials).unwrap();
+    let docker = node.docker(Client::User).unwrap();
+    docker.load(&images::busybox().unwrap()).unwrap();
+    docker
+        .run_ok([
+            "run",
+            "-d",
+            "--name",
+            "bystander",
+            "busybox",
+            "sleep",
+            "1000",
+        ])
+        .unwrap();
+    let folder = testkit::scratch_folder("large").unwrap();
+    let archive = folder.path().join("large.tar");
+    testkit::Invocation::new("sh")
+        .args([
+            "-c",
+            "cd \"$1\" && truncate -s 600M zeros && tar cf large.tar zeros",
+            "sh",
+        ])
+        .args([folder.path()])
+        .run_ok()
+        .unwrap();
+    let output = docker
+        .command(["import", &archive.display().to_string(), "large:1"])
+        .within(Duration::from_secs(300))
+        .run()
+        .unwrap();
+    assert!(!output.success(), "{}", output.text());
+    let said = output.error_text();
+    assert!(said.contains("no space left on device"), "{said}");
+    assert!(said.contains("bytes in all"), "{said}");
+    assert_eq!(
+        docker
+            .run_ok(["inspect", "-f", "{{.State.Running}}", "bystander"])
+            .unwrap()
+            .text()
+            .trim(),
+        "true"
+    );
+    docker.run_ok(["run", "--rm", "busybox", "true"]).unwrap();
+}
+
 #[test]
 #[ignore = "boots the image: VM lane"]
 fn too_little_memory_is_said_on_console_and_api() {

@@ -9,6 +9,7 @@
 
 mod access;
 mod boot;
+mod cmdline;
 mod docker;
 mod host;
 mod image;

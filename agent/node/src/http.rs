@@ -53,7 +53,12 @@ impl Http {
                 json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
             }
             (&Method::GET, ["node"]) => {
-                let status = self.node.status();
+                let mut status = self.node.status();
+                if role != Role::Admin {
+                    for claim in &mut status.claims {
+                        claim.cgroup = None;
+                    }
+                }
                 if wants_text(&request, &query) {
                     return Ok(text(crate::status::render(&status)));
                 }

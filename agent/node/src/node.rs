@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use api::counters::TaskCounters;
 use api::node::{ClaimStatus, CountersSnapshot, EngineStatus, Memory, NodeStatus};
-use api::report::{NodeState, Report};
+use api::report::{Drift, Knob, NodeState, Report, Status};
 use cpulist::CpuSet;
 use host::Tree;
 use policy::{Denial, NodeFacts};
+use stillmetal_tune::Plan;
+use stillmetal_tune::apply::{Reach, drift};
 
 use crate::cgroups;
 use crate::engine::client::EngineClient;
@@ -72,6 +74,32 @@ impl Node {
             },
         );
         *self.report.write().unwrap_or_else(PoisonError::into_inner) = Some(report);
+    }
+
+    /// Looks whether the knobs are still as tuning left them, without disturbing pinned work; what
+    /// is not goes into the report, once.
+    pub fn look_for_drift(&self, plan: &Plan) {
+        let busy = self.parts.placer.claims();
+        let reach = if busy.iter().any(|(_, claim)| claim.holds()) {
+            Reach::Undisturbing
+        } else {
+            Reach::All
+        };
+        let now_ns = u64::try_from(since_boot().as_nanos()).unwrap_or(u64::MAX);
+        let found = drift(plan, &*self.parts.tree, reach, now_ns);
+        self.update_report(|report| {
+            for drift in found {
+                let held = |knob: &Knob| {
+                    knob.path == drift.path
+                        && matches!(knob.status, Status::Verified | Status::Unchanged)
+                };
+                let known = |old: &Drift| old.path == drift.path && old.found == drift.found;
+                if report.knobs.iter().any(held) && !report.drift.iter().any(known) {
+                    tracing::warn!(path = %drift.path, wanted = %drift.wanted, found = %drift.found, "drift");
+                    report.drift.push(drift);
+                }
+            }
+        });
     }
 
     /// Changes the report in place (interrupts that appeared later).
@@ -233,7 +261,7 @@ impl Node {
                     Hold::Stopped => "stopped",
                 }
                 .into(),
-                cgroup: format!("/{}", cgroups::partition_name(&token)),
+                cgroup: Some(format!("/{}", cgroups::partition_name(&token))),
                 cpus: claim.cpus,
                 mems: claim.mems,
             })

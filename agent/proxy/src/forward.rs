@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -10,12 +11,12 @@ use policy::{BodyRule, Endpoint, Role};
 
 use crate::audit::Audit;
 use crate::clock::{BusyGuard, Held};
-use crate::engine_client::{EngineBody, EngineClient};
+use crate::engine_client::EngineClient;
 use crate::listener::Shared;
 use crate::peer::{Line, Peer};
 use crate::respond::Refusal;
-use crate::traits::Body;
-use crate::{body, create, headers, inspect, start, subjects, upgrade};
+use crate::traits::{Body, BodyError};
+use crate::{body, create, headers, inspect, start, store, subjects, upgrade};
 
 /// The node's own API.
 const OWN: &str = "/stillmetal/";
@@ -117,6 +118,10 @@ async fn proxied(
         (Endpoint::ContainerInspect { .. }, _) if response.status() == StatusCode::OK => {
             inspect::restore(&context, response).await
         }
+        (endpoint, _) if store::is_filled_by(endpoint) => {
+            let gate = Arc::clone(&shared.parts.engine);
+            Ok(store::explain(response, move || gate.store()))
+        }
         _ => Ok(stream(response)),
     }
 }
@@ -164,7 +169,10 @@ impl Head {
 }
 
 /// The engine's answer as it comes.
-pub(crate) fn stream(response: Response<EngineBody>) -> Response<Body> {
+pub(crate) fn stream<B>(response: Response<B>) -> Response<Body>
+where
+    B: hyper::body::Body<Data = Bytes, Error = BodyError> + Send + Sync + 'static,
+{
     let (mut parts, body) = response.into_parts();
     headers::strip_response(&mut parts.headers);
     Response::from_parts(without_extensions(parts), body.boxed())

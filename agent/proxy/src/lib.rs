@@ -24,6 +24,7 @@ mod peer;
 mod respond;
 mod splice;
 mod start;
+mod store;
 mod subjects;
 mod traits;
 mod upgrade;
@@ -31,4 +32,6 @@ mod upgrade;
 pub use limits::Limits;
 pub use listener::{Error, Parts, Server};
 pub use respond::{full, json, message};
-pub use traits::{Body, BodyError, Claimed, EngineGate, EngineStatus, NodeApi, Placement};
+pub use traits::{
+    Body, BodyError, Claimed, EngineGate, EngineStatus, NodeApi, Placement, StoreSpace,
+};

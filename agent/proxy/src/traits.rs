@@ -74,8 +74,18 @@ pub enum EngineStatus {
     },
 }
 
+/// How much the file system of the image store holds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreSpace {
+    pub free: u64,
+    pub total: u64,
+}
+
 /// The engine's state, asked once per request.
 pub trait EngineGate: Send + Sync + 'static {
     /// The state now; must not block.
     fn engine(&self) -> EngineStatus;
+
+    /// The space of its image store now, if that can be told.
+    fn store(&self) -> Option<StoreSpace>;
 }

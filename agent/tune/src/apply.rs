@@ -2,7 +2,9 @@
 
 use std::io;
 
-use api::report::{CpuSets, Knob, Need, NodeState, Report, Status, UnmovableThread, Warning};
+use api::report::{
+    CpuSets, Drift, Knob, Need, NodeState, Report, Status, UnmovableThread, Warning,
+};
 use cpulist::CpuSet;
 use host::Tree;
 use host::threads::Binding;
@@ -24,15 +26,6 @@ pub struct Applied {
     /// Present if the plan asked for it and the kernel has it: keep it as long as CPUs must stay
     /// awake.
     pub hold: Option<LatencyHold>,
-}
-
-/// A difference between the plan and the machine, found later.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drift {
-    pub knob: String,
-    pub path: String,
-    pub wanted: String,
-    pub found: String,
 }
 
 /// Applies the plan step by step and reports on each. Never stops early.
@@ -58,13 +51,23 @@ pub fn apply(plan: &Plan, tree: &dyn Tree) -> Applied {
     }
 }
 
-/// What of the plan no longer holds; for watching during and after runs. Knobs that cannot be
-/// read, or that the machine does not have, are left out.
+/// How far a look at the knobs may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Every knob; some are registers of their CPU, which is interrupted to read them.
+    All,
+    /// While something runs that must not be disturbed.
+    Undisturbing,
+}
+
+/// What of the plan no longer holds at `now_ns` since boot. Knobs that cannot be read, or that the
+/// machine does not have, are left out.
 #[must_use]
-pub fn drift(plan: &Plan, tree: &dyn Tree) -> Vec<Drift> {
+pub fn drift(plan: &Plan, tree: &dyn Tree, reach: Reach, now_ns: u64) -> Vec<Drift> {
     plan.steps
         .iter()
         .filter(|step| !matches!(step.cell, Cell::Held { .. }))
+        .filter(|step| reach == Reach::All || !is_register(&step.cell.label()))
         .filter_map(|step| {
             let found = step.cell.read(tree).ok()?;
             (!step.want.is_met_by(&found)).then(|| Drift {
@@ -72,9 +75,18 @@ pub fn drift(plan: &Plan, tree: &dyn Tree) -> Vec<Drift> {
                 path: step.cell.label(),
                 wanted: step.want.to_string(),
                 found,
+                found_ns: now_ns,
             })
         })
         .collect()
+}
+
+/// Files whose reader asks the CPU itself, by `rdmsrl_on_cpu` (Linux 6.12:
+/// arch/x86/kernel/cpu/intel_epb.c, drivers/cpufreq/intel_pstate.c, drivers/cpufreq/amd-pstate.c).
+fn is_register(path: &str) -> bool {
+    ["/energy_perf_bias", "/energy_performance_preference"]
+        .iter()
+        .any(|file| path.ends_with(file))
 }
 
 fn turn(
@@ -249,6 +261,7 @@ fn report(plan: &Plan, after: &Topology, knobs: Vec<Knob>, tree: &dyn Tree) -> R
         warnings,
         irqs_unmovable: irqs::unmovable(tree, after, &knobs),
         kthreads_unmovable: kthreads_unmovable(after, &knobs),
+        drift: Vec::new(),
         knobs,
     }
 }

@@ -11,7 +11,7 @@ use api::report::{Need, Status};
 
 use crate::plan::{Latency, Options, Smt, plan};
 use crate::restore::restore;
-use crate::state::{self, Loaded, State};
+use crate::state::{self, Alone, Loaded, State};
 use crate::{apply, text, topology};
 
 /// Quiets this machine's CPUs and prints what became of every knob.
@@ -77,6 +77,8 @@ pub fn run_tune(args: &TuneArgs, out: &mut dyn Write) -> Result<ExitCode, Error>
 /// # Errors
 /// As [`run_tune`].
 pub fn tune(args: &TuneArgs, tree: &dyn Tree, out: &mut dyn Write) -> Result<ExitCode, Error> {
+    let lock = || Alone::lock(&args.place.state);
+    let _alone = (!args.dry_run).then(lock).transpose()?;
     let smt = if args.keep_smt { Smt::Keep } else { Smt::Off };
     let plan = plan(
         &topology::read(tree),
@@ -157,6 +159,7 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> Result<ExitCode, 
 /// As [`run_restore`].
 pub fn undo(args: &RestoreArgs, tree: &dyn Tree, out: &mut dyn Write) -> Result<ExitCode, Error> {
     let path = &args.place.state;
+    let _alone = Alone::lock(path)?;
     let mut state = match State::load(path, tree)? {
         Loaded::Current(state) => state,
         nothing => {

@@ -4,6 +4,7 @@
 //! meanwhile) and leaves the rest alone, since what it finds is the first one's work. A state
 //! from before a reboot is worth nothing, as the reboot undid everything.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,10 @@ pub enum Error {
     Write { path: PathBuf, source: io::Error },
     #[error("remove the tuning state {path}")]
     Remove { path: PathBuf, source: io::Error },
+    #[error("another tune or restore is at work with {path}: wait for its end, and try again")]
+    Busy { path: PathBuf },
+    #[error("lock {path}")]
+    Lock { path: PathBuf, source: io::Error },
     #[error("serialise the tuning state")]
     Serialise { source: serde_json::Error },
 }
@@ -63,6 +68,39 @@ pub enum Loaded {
     /// From an earlier boot.
     Stale,
     Current(State),
+}
+
+/// Keeps other tune and restore commands of the same state out until dropped, or until the process
+/// ends in whatever way. The lock file stays: removing it would let two at work on two files.
+#[derive(Debug)]
+#[must_use]
+pub struct Alone(#[expect(dead_code, reason = "kept for its lock")] File);
+
+impl Alone {
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Lock`].
+    pub fn lock(state: &Path) -> Result<Self, Error> {
+        let mut path = state.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let failed = |source| Error::Lock {
+            path: path.clone(),
+            source,
+        };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let mut options = File::options();
+        let file = options.create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy {
+                path: state.to_owned(),
+            }),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
 }
 
 impl State {

@@ -86,6 +86,18 @@ fn unmovable(text: &mut String, report: &Report) {
             ),
         );
     }
+    for drift in &report.drift {
+        line(
+            text,
+            &format!(
+                "drifted {}: {} instead of {}, found {} s after boot",
+                drift.path,
+                drift.found,
+                drift.wanted,
+                drift.found_ns / 1_000_000_000
+            ),
+        );
+    }
     for thread in &report.kthreads_unmovable {
         line(
             text,

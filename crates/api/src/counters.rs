@@ -32,8 +32,9 @@ pub struct CpuCounters {
     pub other: BTreeMap<String, u64>,
     /// By the kernel's name: `TIMER`, `NET_RX` ...
     pub softirqs: BTreeMap<String, u64>,
-    /// How many times a task was given this CPU (`/proc/schedstat`, ninth field).
-    pub timeslices: u64,
+    /// How many times a task was given this CPU (`/proc/schedstat`, ninth field); `None` where the
+    /// kernel does not say (no `CONFIG_SCHEDSTATS`).
+    pub timeslices: Option<u64>,
 }
 
 impl CpuCounters {
@@ -52,7 +53,10 @@ impl CpuCounters {
             device: self.device.saturating_sub(earlier.device),
             other: map_since(&self.other, &earlier.other),
             softirqs: map_since(&self.softirqs, &earlier.softirqs),
-            timeslices: self.timeslices.saturating_sub(earlier.timeslices),
+            timeslices: self
+                .timeslices
+                .zip(earlier.timeslices)
+                .map(|(now, then)| now.saturating_sub(then)),
         }
     }
 

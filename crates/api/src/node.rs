@@ -57,8 +57,10 @@ pub struct ClaimStatus {
     pub state: String,
     pub cpus: CpuSet,
     pub mems: CpuSet,
-    /// The cgroup whose partition it is.
-    pub cgroup: String,
+    /// The cgroup whose partition it is. Only admins are told: a build step may name any cgroup to
+    /// run in, and BuildKit takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
 }
 
 /// Counts since boot, of chosen CPUs and of one container's threads, read at one moment from a

@@ -131,6 +131,18 @@ pub struct UnmovableThread {
     pub reason: String,
 }
 
+/// A knob that did not stay as tuning left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    pub knob: String,
+    pub path: String,
+    pub wanted: String,
+    pub found: String,
+    /// When it was found, nanoseconds since boot. Runs that ended before are not certain to have
+    /// had the wanted value.
+    pub found_ns: u64,
+}
+
 /// The whole account of one tuning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -146,6 +158,9 @@ pub struct Report {
     pub knobs: Vec<Knob>,
     pub irqs_unmovable: Vec<UnmovableIrq>,
     pub kthreads_unmovable: Vec<UnmovableThread>,
+    /// Found later, when no pinned work ran: reading some knobs interrupts their CPU.
+    #[serde(default)]
+    pub drift: Vec<Drift>,
 }
 
 impl Report {

@@ -123,7 +123,7 @@ pub fn combine(interrupts: &str, softirqs: &str, schedstat: &str) -> BTreeMap<u3
         }
     }
     for (cpu, timeslices) in parse_schedstat(schedstat) {
-        cpus.entry(cpu).or_default().timeslices = timeslices;
+        cpus.entry(cpu).or_default().timeslices = Some(timeslices);
     }
     cpus
 }
@@ -147,7 +147,7 @@ fn add_interrupts(cpu: &mut CpuCounters, name: &str, count: u64) {
 ///
 /// # Errors
 /// When `/proc/interrupts` or `/proc/softirqs` cannot be read. A kernel without
-/// `CONFIG_SCHEDSTATS` has no `/proc/schedstat`: timeslices are then zero.
+/// `CONFIG_SCHEDSTATS` has no `/proc/schedstat`: timeslices are then `None`.
 pub fn cpu_counters(tree: &dyn Tree, cpus: &CpuSet) -> io::Result<BTreeMap<u32, CpuCounters>> {
     let interrupts = tree.read_up_to("/proc/interrupts", MAX_INTERRUPTS_BYTES)?;
     let softirqs = tree.read("/proc/softirqs")?;

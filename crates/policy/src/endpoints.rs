@@ -196,7 +196,7 @@ pub(crate) const OFFERS: &[Offer] = &[
         other,
     ),
     offer("GET", "/images/get", &["names*", "platform*"], other),
-    offer("POST", "/images/create", PULL, other).body(BodyRule::Stream),
+    offer("POST", "/images/create", PULL, just!(ImageCreate)).body(BodyRule::Stream),
     offer(
         "POST",
         "/images/load",

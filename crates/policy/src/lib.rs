@@ -96,22 +96,46 @@ pub struct NodeFacts {
 #[non_exhaustive]
 pub enum Endpoint {
     ContainerCreate,
-    ContainerStart { id: String },
-    ContainerRestart { id: String },
-    ContainerStop { id: String },
-    ContainerKill { id: String },
-    ContainerRemove { id: String },
-    ContainerUpdate { id: String },
-    ContainerInspect { id: String },
+    ContainerStart {
+        id: String,
+    },
+    ContainerRestart {
+        id: String,
+    },
+    ContainerStop {
+        id: String,
+    },
+    ContainerKill {
+        id: String,
+    },
+    ContainerRemove {
+        id: String,
+    },
+    ContainerUpdate {
+        id: String,
+    },
+    ContainerInspect {
+        id: String,
+    },
     ContainerList,
-    ContainerAttach { id: String },
-    ExecCreate { id: String },
-    ExecStart { id: String },
-    ExecResize { id: String },
+    ContainerAttach {
+        id: String,
+    },
+    ExecCreate {
+        id: String,
+    },
+    ExecStart {
+        id: String,
+    },
+    ExecResize {
+        id: String,
+    },
     Commit,
     Build,
     Session,
     Grpc,
+    /// A pull or an import.
+    ImageCreate,
     ImageLoad,
     ImagePush,
     NetworkCreate,

@@ -71,6 +71,24 @@ impl Docker {
         Ok(docker)
     }
 
+    /// Lets this client build with BuildKit, by the plugin `docker-buildx` beside our client.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::File`].
+    pub fn with_buildx(self) -> Result<Self> {
+        let plugins = places::build_dir().join("docker/cli-plugins");
+        if !plugins.join("docker-buildx").is_file() {
+            return Err(Error::Missing {
+                what: "the docker client's BuildKit plugin",
+                path: plugins.join("docker-buildx"),
+                hint: "`make image` takes it from Debian's docker-buildx package",
+            });
+        }
+        let place = self.config.path().join("cli-plugins");
+        std::os::unix::fs::symlink(plugins, &place).map_err(Error::file("link", &place))?;
+        Ok(self)
+    }
+
     /// The endpoint's URL.
     #[must_use]
     pub fn endpoint(&self) -> &str {

@@ -151,7 +151,8 @@ fn columns(seen: &Seen) -> String {
         work.timer,
         work.other_interrupts,
         work.softirqs,
-        work.foreign_timeslices,
+        work.foreign_timeslices
+            .map_or_else(|| "?".to_owned(), |count| count.to_string()),
         work.involuntary_switches,
         work.window.as_secs_f64(),
     )

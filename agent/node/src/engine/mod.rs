@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stillmetal_proxy::{EngineGate, EngineStatus};
+use stillmetal_proxy::{EngineGate, EngineStatus, StoreSpace};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,9 @@ pub use spec::{EngineOptions, EngineSpec, ServiceSpec};
 /// How long a start may take before it counts as failed. Five seconds are usual under TCG
 /// (appliance.md §2.3); a machine that swaps or is overloaded may need a minute.
 const READY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// On the file system with the images: `data-root` in daemon.json, and containerd's state.
+const IMAGE_STORE: &str = "/var/lib";
 
 /// What the engine is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +101,14 @@ impl EngineGate for Engine {
             EngineState::Stopping => "the node is going down".into(),
         };
         EngineStatus::NotReady { why }
+    }
+
+    fn store(&self) -> Option<StoreSpace> {
+        let stat = nix::sys::statvfs::statvfs(IMAGE_STORE).ok()?;
+        Some(StoreSpace {
+            free: stat.blocks_available() * stat.fragment_size(),
+            total: stat.blocks() * stat.fragment_size(),
+        })
     }
 }
 

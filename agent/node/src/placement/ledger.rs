@@ -21,6 +21,21 @@ pub const RESERVATION: Duration = Duration::from_secs(120);
 #[serde(transparent)]
 pub struct Token(pub String);
 
+impl Token {
+    /// A name nobody can guess, 128 random bits in hexadecimal. A build step can ask BuildKit for
+    /// any cgroup by name (`cgroup-parent`, inside gRPC, where the proxy does not look), so a
+    /// partition's name must not be known to others than the agent.
+    ///
+    /// # Panics
+    /// When the kernel has no random bytes, which getrandom(2) excludes once a machine has booted.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("getrandom(2) works on every Linux since 3.17");
+        Self(format!("{:032x}", u128::from_be_bytes(bytes)))
+    }
+}
+
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -34,6 +34,8 @@ pub struct Placer {
     engine: Arc<dyn Containers>,
     /// Time since boot; a seam for tests.
     clock: fn() -> Duration,
+    /// Names the next claim; a seam for tests.
+    name: fn() -> Token,
 }
 
 /// What changes together.
@@ -43,7 +45,6 @@ struct Books {
     asked: HashMap<Token, (String, String)>,
     /// When each claim last changed: a list of containers older than that says nothing about it.
     touched: HashMap<Token, Duration>,
-    next: u64,
 }
 
 impl std::fmt::Debug for Placer {
@@ -64,13 +65,13 @@ impl Placer {
         tree: Arc<dyn Tree>,
         engine: Arc<dyn Containers>,
         clock: fn() -> Duration,
+        name: fn() -> Token,
     ) -> Result<Self, RecordError> {
         let records = Records::open(records_dir)?;
         let mut books = Books {
             ledger: Ledger::default(),
             asked: HashMap::new(),
             touched: HashMap::new(),
-            next: u64::try_from(clock().as_nanos()).unwrap_or(u64::MAX),
             records,
         };
         for (token, record) in books.records.load()? {
@@ -89,6 +90,7 @@ impl Placer {
             tree,
             engine,
             clock,
+            name,
         })
     }
 
@@ -170,8 +172,16 @@ impl Placer {
     ) -> Result<Token, Denial> {
         let attempt = || {
             let now = (self.clock)();
+            let token = (self.name)();
             let mut books = self.books();
-            books.open(wish.clone(), mems.clone(), holder.clone(), asked, now)
+            books.open(
+                token,
+                wish.clone(),
+                mems.clone(),
+                holder.clone(),
+                asked,
+                now,
+            )
         };
         let first = attempt();
         if matches!(first, Err(Refusal::Taken { .. } | Refusal::TooFew { .. })) {
@@ -228,14 +238,13 @@ impl Placer {
 impl Books {
     fn open(
         &mut self,
+        token: Token,
         wish: Wish,
         mems: Option<CpuSet>,
         holder: Holder,
         asked: (&str, &str),
         now: Duration,
     ) -> Result<Token, Refusal> {
-        self.next += 1;
-        let token = Token(format!("{:x}", self.next));
         self.ledger.open(token.clone(), wish, mems, holder, now)?;
         self.asked
             .insert(token.clone(), (asked.0.to_owned(), asked.1.to_owned()));

@@ -83,7 +83,7 @@ impl Bench {
     fn agent(&self) -> Placer {
         let tree: Arc<dyn Tree> = Arc::new(self.tree.clone());
         let engine: Arc<dyn Containers> = Arc::<FakeEngine>::clone(&self.engine);
-        let placer = Placer::open(self.records.path(), tree, engine, NOW).unwrap();
+        let placer = Placer::open(self.records.path(), tree, engine, NOW, Token::random).unwrap();
         placer.set_facts(
             NodeFacts {
                 isolated: cpus("1-3"),

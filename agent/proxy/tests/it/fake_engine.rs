@@ -65,6 +65,9 @@ pub(crate) struct FakeEngine {
     accepting: JoinHandle<()>,
 }
 
+/// What one image may have.
+pub(crate) const MEMORY: usize = 64 << 20;
+
 impl FakeEngine {
     pub(crate) fn start(socket: PathBuf) -> Self {
         let listener = UnixListener::bind(&socket).unwrap();
@@ -234,6 +237,10 @@ impl Inner {
                 StatusCode::OK,
                 &json!({ "OpenStdin": *id == "with-stdin", "ContainerID": "plain",
                     "ProcessConfig": { "privileged": false } }),
+            ),
+            ("POST", ["images", "load"]) if body.len() > MEMORY => answer_json(
+                StatusCode::OK,
+                &json!({ "errorDetail": { "message": "write /layer: no space left on device" } }),
             ),
             _ => answer_json(StatusCode::OK, &json!({ "ok": true, "bytes": body.len() })),
         }

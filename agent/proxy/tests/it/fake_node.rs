@@ -8,7 +8,12 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use policy::{CpuChoice, Denial, NodeFacts, Pin, Role};
 use serde_json::{Value, json};
-use stillmetal_proxy::{Body, Claimed, EngineGate, EngineStatus, NodeApi, Placement};
+use stillmetal_proxy::{Body, Claimed, EngineGate, EngineStatus, NodeApi, Placement, StoreSpace};
+
+pub(crate) const STORE: StoreSpace = StoreSpace {
+    free: 1_234,
+    total: 5_678,
+};
 
 pub(crate) struct FakeNode {
     socket: PathBuf,
@@ -116,5 +121,9 @@ impl EngineGate for FakeNode {
             Some(why) => EngineStatus::NotReady { why },
             None => EngineStatus::Ready(self.socket.clone()),
         }
+    }
+
+    fn store(&self) -> Option<StoreSpace> {
+        Some(STORE)
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use stillmetal_proxy::BodyError;
 
 use crate::client::request;
+use crate::fake_engine;
 use crate::rig::{Rig, soon};
 
 #[tokio::test]
@@ -140,4 +141,23 @@ async fn headers_are_rebuilt() {
         ["content-type", "host", "user-agent", "x-registry-auth"]
     );
     assert_eq!(headers["host"], "docker");
+}
+
+#[tokio::test]
+async fn a_full_image_store_is_told_in_bytes() {
+    let rig = Rig::new().await;
+    let mut client = rig.user().await;
+    let image = "0".repeat(fake_engine::MEMORY + 1);
+    let response = client
+        .send(request("POST", "/images/load", &image))
+        .await
+        .unwrap();
+    let body = soon("the answer", response.collect()).await.unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&body.to_bytes()).unwrap();
+    let message = told["errorDetail"]["message"].as_str().unwrap();
+    assert!(message.contains("no space left on device"), "{message}");
+    assert!(
+        message.contains("5678 bytes in all, 1234 free now"),
+        "{message}"
+    );
 }

@@ -261,3 +261,27 @@ fn a_directory_is_tuned_and_restored() {
         assert_eq!(&found, text, "{path}");
     }
 }
+
+#[test]
+fn two_at_once_are_refused_and_a_dry_run_is_not() {
+    let command = Command::new();
+    let tree = machine(INTEL);
+    let alone = stillmetal_tune::state::Alone::lock(&command.state()).unwrap();
+    let error = cli::tune(&command.tune_args(), &tree, &mut Vec::new()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("another tune or restore is at work"),
+        "{error}"
+    );
+    let args = RestoreArgs {
+        json: false,
+        place: command.place(Path::new("/")),
+    };
+    assert!(cli::undo(&args, &tree, &mut Vec::new()).is_err());
+    let mut dry = command.tune_args();
+    dry.dry_run = true;
+    cli::tune(&dry, &tree, &mut Vec::new()).unwrap();
+    drop(alone);
+    assert_eq!(command.tune(&tree).0, ExitCode::SUCCESS);
+}

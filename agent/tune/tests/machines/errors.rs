@@ -2,7 +2,7 @@
 
 use host::fakes::{OnWrite, Rule, Verdict};
 use nix::errno::Errno;
-use stillmetal_tune::apply::drift;
+use stillmetal_tune::apply::{Reach, drift};
 
 use super::*;
 
@@ -86,16 +86,27 @@ fn drift_names_the_knob_that_moved() {
     let options = Options::default();
     let plan = plan(&topology::read(&tree), &options);
     let before = apply(&plan, &tree);
-    assert_eq!(drift(&plan, &tree), []);
-    tree.set(
-        &format!("{CPU}/cpufreq/policy1/scaling_governor"),
-        "powersave",
+    assert_eq!(drift(&plan, &tree, Reach::All, 5), []);
+    let policy = format!("{CPU}/cpufreq/policy1");
+    tree.set(&format!("{policy}/scaling_governor"), "powersave");
+    tree.set(&format!("{policy}/energy_performance_preference"), "power");
+    let knobs = |reach| {
+        let found = drift(&plan, &tree, reach, 7);
+        assert!(found.iter().all(|drift| drift.found_ns == 7));
+        let named = found.into_iter().map(|drift| (drift.knob, drift.found));
+        named.collect::<Vec<_>>()
+    };
+    let governor = (
+        "policy1.scaling_governor".to_owned(),
+        "powersave".to_owned(),
     );
-    let found = drift(&plan, &tree);
-    assert_eq!(found.len(), 1);
-    assert_eq!(
-        (found[0].knob.as_str(), found[0].found.as_str()),
-        ("policy1.scaling_governor", "powersave")
+    let preference = (
+        "policy1.energy_performance_preference".to_owned(),
+        "power".to_owned(),
     );
+    assert_eq!(knobs(Reach::Undisturbing), std::slice::from_ref(&governor));
+    let mut all = knobs(Reach::All);
+    all.sort();
+    assert_eq!(all, [preference, governor]);
     drop(before);
 }

@@ -48,8 +48,8 @@ fn columns_belong_to_the_cpus_of_the_header() {
     assert_eq!((cpu.irq_work, cpu.nmi, cpu.pmi, cpu.device), (11, 1, 0, 5));
     assert_eq!(cpu.other, BTreeMap::from([("MCP".to_owned(), 1)]));
     assert_eq!(cpu.softirqs["TIMER"], 22);
-    assert_eq!(cpu.timeslices, 30);
-    assert_eq!(all[&3].timeslices, 0, "a short line counts for nothing");
+    assert_eq!(cpu.timeslices, Some(30));
+    assert_eq!(all[&3].timeslices, None, "a short line counts for nothing");
     assert_eq!(all[&0].device, 1012);
 }
 
@@ -83,7 +83,7 @@ fn reads_the_asked_cpus_from_a_tree() {
     let cpus: CpuSet = "1-2".parse().unwrap();
     let found = cpu_counters(&tree, &cpus).unwrap();
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), [2]);
-    assert_eq!(found[&2].timeslices, 0);
+    assert_eq!(found[&2].timeslices, None);
     let json = serde_json::to_value(&found[&2]).unwrap();
     assert_eq!(json["timer"], 3);
 }

@@ -198,8 +198,9 @@ fn builds() {
             );
         }
     }
-    assert_denied(route(Role::User, "POST", "/grpc"), 403, "DOCKER_BUILDKIT=0");
-    assert!(route(Role::Admin, "POST", "/grpc").is_ok());
+    // What BuildKit itself could do too much is the engine's entitlements (daemon.json).
+    assert!(route(Role::User, "POST", "/grpc").is_ok());
+    assert!(route(Role::User, "POST", "/session").is_ok());
 }
 
 #[test]
