@@ -36,7 +36,7 @@ pub enum Error {
     Remove { path: PathBuf, source: io::Error },
     #[error("another tune or restore is at work with {path}: wait for its end, and try again")]
     Busy { path: PathBuf },
-    #[error("lock {path}")]
+    #[error("lock the directory {path} of the tuning state")]
     Lock { path: PathBuf, source: io::Error },
     #[error("serialise the tuning state")]
     Serialise { source: serde_json::Error },
@@ -70,8 +70,8 @@ pub enum Loaded {
     Current(State),
 }
 
-/// Keeps other tune and restore commands of the same state out until dropped, or until the process
-/// ends in whatever way. The lock file stays: removing it would let two at work on two files.
+/// Keeps other tune and restore commands with the same state directory out, until dropped or until
+/// the process ends in whatever way. It is the directory that is locked: nothing is left over.
 #[derive(Debug)]
 #[must_use]
 pub struct Alone(#[expect(dead_code, reason = "kept for its lock")] File);
@@ -80,19 +80,16 @@ impl Alone {
     /// # Errors
     /// [`Error::Busy`], [`Error::Lock`].
     pub fn lock(state: &Path) -> Result<Self, Error> {
-        let mut path = state.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let directory = match state.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
         let failed = |source| Error::Lock {
-            path: path.clone(),
+            path: directory.to_owned(),
             source,
         };
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
-        let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(failed)?;
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let file = File::open(directory).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => Err(Error::Busy {
