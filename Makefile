@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 export STILLMETAL_CACHE ?= $(HOME)/.cache/stillmetal
+# rustup may have been installed a moment ago.
+export PATH := $(PATH):$(HOME)/.cargo/bin
 export CARGO_TARGET_DIR ?= $(STILLMETAL_CACHE)/target
 BUILD := build
 TARGET := x86_64-unknown-linux-gnu
