@@ -69,17 +69,22 @@ fn the_root_is_read_only_and_only_known_places_are_writable() {
 #[ignore = "needs the built image: VM lane"]
 fn no_file_of_the_image_holds_a_private_key() {
     let folder = testkit::scratch_folder("unpacked").unwrap();
+    // Stage one, compressed, then the root image: a squashfs 4.0, found by its magic number.
     let initrd = testkit::Artifacts::find().unwrap().initrd;
-    Invocation::new("sh")
-        .args([
-            "-c",
-            "cd \"$1\" && cpio --quiet -id < \"$2\" && unsquashfs -q -n -d root rootfs.img",
-            "sh",
-        ])
-        .args([folder.path(), &initrd])
+    let bytes = std::fs::read(&initrd).unwrap();
+    let offset = bytes
+        .windows(32)
+        .position(|head| head.starts_with(b"hsqs") && head.ends_with(&[4, 0, 0, 0]))
+        .expect("a root image in the initramfs");
+    Invocation::new("unsquashfs")
+        .args(["-quiet", "-no-progress", "-offset", &offset.to_string()])
+        .arg_path("-dest", &folder.path().join("root"))
+        .args([&initrd])
         .within(Duration::from_secs(120))
         .run_ok()
         .unwrap();
+    let stage_one = testkit::places::build_dir().join("stage-one");
+    std::fs::copy(stage_one, folder.path().join("init")).unwrap();
     // A PEM block with content, which starts with a DER sequence; programs that read keys hold the
     // bare words.
     const KEY: &[u8] = b"PRIVATE KEY-----\nM";

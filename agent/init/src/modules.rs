@@ -11,20 +11,21 @@ use nix::sys::utsname::uname;
 
 use crate::log;
 
-/// Loads the named modules. Failures are logged: a node without one storage driver is still a node.
+/// Loads the named modules. Failures are logged, for whoever asked for them to see on the console: a
+/// node without one storage driver is still a node.
 pub(crate) fn load(names: &[String]) {
     if names.is_empty() {
         return;
     }
     let release = match uname() {
         Ok(name) => name.release().to_string_lossy().into_owned(),
-        Err(error) => return log::warn(&format!("modules not loaded: uname: {error}")),
+        Err(error) => return log::error(&format!("modules not loaded: uname: {error}")),
     };
     let base = Path::new("/lib/modules").join(release);
     let text = match fs::read_to_string(base.join("modules.dep")) {
         Ok(text) => text,
         Err(error) => {
-            return log::warn(&format!(
+            return log::error(&format!(
                 "modules not loaded: {}/modules.dep: {error}",
                 base.display()
             ));
@@ -33,12 +34,12 @@ pub(crate) fn load(names: &[String]) {
     let table = Table::parse(&text);
     let order = table.load_order(names);
     for name in order.unknown {
-        log::warn(&format!("module {name} is not in this image"));
+        log::error(&format!("module {name} is not in this image"));
     }
     for file in order.files {
         match insert(&base.join(file)) {
             Ok(()) => log::info(&format!("module {file} loaded")),
-            Err(error) => log::warn(&format!("module {file}: {error}")),
+            Err(error) => log::error(&format!("module {file}: {error}")),
         }
     }
 }

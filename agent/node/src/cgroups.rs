@@ -94,6 +94,19 @@ pub(crate) fn make_partition(
     }
 }
 
+/// An ordinary group for a CPU that `isolcpus=domain` took out of load balancing at boot. Linux 6.12
+/// refuses it any partition, also the `isolated` one that its documentation promises
+/// (kernel/cgroup/cpuset.c asks `prstate_housekeeping_conflict` about the old state); and the CPU
+/// needs none: nothing runs there unless it is put there, and only this group's tasks are.
+pub(crate) fn make_member(
+    tree: &dyn Tree,
+    name: &str,
+    cpus: &CpuSet,
+    mems: &CpuSet,
+) -> Result<(), cgroup::Error> {
+    Cgroups::new(tree).ensure_member(name, cpus, mems)
+}
+
 /// # Errors
 /// [`cgroup::Error::Remove`] while something still runs in it.
 pub(crate) fn remove_partition(tree: &dyn Tree, name: &str) -> Result<(), cgroup::Error> {

@@ -70,6 +70,7 @@ impl Node {
             },
             Pool {
                 isolated: report.cpus.isolated.clone(),
+                boot_isolated: report.cpus.boot_isolated.clone(),
                 nodes: report.cpus.numa_nodes.clone(),
             },
         );

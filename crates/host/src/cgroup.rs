@@ -3,7 +3,7 @@
 //! Facts this relies on: a partition's state must be read back, since the kernel accepts the
 //! write and then says `isolated invalid (why)`; memory nodes must be set before anything runs in
 //! the group; CPUs isolated at boot (`isolcpus=domain`) may only enter a partition of kind
-//! `isolated`, and the kernel says so itself; a group goes away only when it is empty.
+//! `isolated`, and 6.12 refuses them even that; a group goes away only when it is empty.
 
 use std::io;
 
@@ -150,6 +150,28 @@ impl<'tree> Cgroups<'tree> {
         self.write(name, "cpuset.cpus", &cpus.to_string())
     }
 
+    /// [`Cgroups::ensure_group`] with memory nodes, read back.
+    ///
+    /// # Errors
+    /// [`Error::Create`], [`Error::Write`], [`Error::Refused`] when other CPUs became effective.
+    pub fn ensure_member(&self, name: &str, cpus: &CpuSet, mems: &CpuSet) -> Result<(), Error> {
+        self.ensure_group(name, cpus)?;
+        self.write(name, "cpuset.mems", &mems.to_string())?;
+        self.check_effective(name, cpus)
+    }
+
+    fn check_effective(&self, name: &str, cpus: &CpuSet) -> Result<(), Error> {
+        let effective = self.list(name, "cpuset.cpus.effective")?;
+        if effective == *cpus {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            name: name.to_owned(),
+            cpus: cpus.clone(),
+            reason: format!("only CPUs `{effective}` became effective"),
+        })
+    }
+
     fn create(&self, name: &str) -> Result<(), Error> {
         check_name(name)?;
         self.tree
@@ -204,11 +226,7 @@ impl<'tree> Cgroups<'tree> {
             State::Invalid(text) => return refused(text),
             other => return refused(format!("it reads back {other:?}")),
         }
-        let effective = self.list(name, "cpuset.cpus.effective")?;
-        if effective != *cpus {
-            return refused(format!("only CPUs `{effective}` became effective"));
-        }
-        Ok(())
+        self.check_effective(name, cpus)
     }
 
     /// # Errors

@@ -125,6 +125,10 @@ pub enum Refusal {
     },
     #[error("CPUs {cpus} are not isolated on this node (isolated: {isolated})")]
     NotIsolated { cpus: CpuSet, isolated: CpuSet },
+    #[error(
+        "CPUs {cpus} are isolated by isolcpus=, where the kernel never spreads threads over several CPUs: pin one CPU per container, or boot with nohz_full= and without isolcpus=domain"
+    )]
+    NotSpread { cpus: CpuSet },
     #[error("NUMA nodes {mems} are not all present on this node (present: {present})")]
     NoSuchNode { mems: CpuSet, present: CpuSet },
     #[error("claim {0} is not known")]
@@ -135,6 +139,9 @@ pub enum Refusal {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pool {
     pub isolated: CpuSet,
+    /// Those of them that the kernel took out of load balancing at boot (`isolcpus=domain`): good
+    /// for one CPU at a time.
+    pub boot_isolated: CpuSet,
     /// CPUs of each NUMA node.
     pub nodes: BTreeMap<u32, CpuSet>,
 }
@@ -150,6 +157,12 @@ impl Ledger {
     /// Replaces the pool (after tuning changed it); existing claims stay.
     pub fn set_pool(&mut self, pool: Pool) {
         self.pool = pool;
+    }
+
+    /// Whether CPUs are outside of load balancing since boot.
+    #[must_use]
+    pub fn boot_isolated(&self, cpus: &CpuSet) -> bool {
+        !cpus.is_disjoint(&self.pool.boot_isolated)
     }
 
     #[must_use]
@@ -259,6 +272,11 @@ impl Ledger {
                         isolated: self.pool.isolated.clone(),
                     });
                 }
+                if cpus.len() > 1 && self.boot_isolated(cpus) {
+                    return Err(Refusal::NotSpread {
+                        cpus: cpus.intersection(&self.pool.boot_isolated),
+                    });
+                }
                 let taken = cpus.difference(&free);
                 let Some(first) = taken.first() else {
                     return Ok(cpus.clone());
@@ -277,12 +295,25 @@ impl Ledger {
                     free: listed(&free),
                 })
             }
-            Wish::Count(count) => self.pick(&free, *count).ok_or_else(|| Refusal::TooFew {
-                asked: *count,
-                free_count: free.len(),
-                free: listed(&free),
-                held: self.held_text(),
-            }),
+            Wish::Count(count) => {
+                let spread = self.pool.isolated.difference(&self.pool.boot_isolated);
+                if *count > 1 && spread.len() < *count as usize && self.boot_isolated(&free) {
+                    return Err(Refusal::NotSpread {
+                        cpus: self.pool.boot_isolated.clone(),
+                    });
+                }
+                let usable = if *count > 1 {
+                    free.intersection(&spread)
+                } else {
+                    free
+                };
+                self.pick(&usable, *count).ok_or_else(|| Refusal::TooFew {
+                    asked: *count,
+                    free_count: usable.len(),
+                    free: listed(&usable),
+                    held: self.held_text(),
+                })
+            }
         }
     }
 

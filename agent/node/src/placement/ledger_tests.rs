@@ -21,6 +21,7 @@ fn two_nodes() -> Ledger {
     let mut ledger = Ledger::default();
     ledger.set_pool(Pool {
         isolated: cpus("1-3,4-7"),
+        boot_isolated: CpuSet::new(),
         nodes: BTreeMap::from([(0, cpus("0-3")), (1, cpus("4-7"))]),
     });
     ledger
@@ -202,4 +203,26 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn several_cpus_are_chosen_where_threads_spread() {
+    let mut ledger = Ledger::default();
+    ledger.set_pool(Pool {
+        isolated: cpus("1-4"),
+        boot_isolated: cpus("1-2"),
+        nodes: BTreeMap::from([(0, cpus("0-4"))]),
+    });
+    let mut open = |name: &str, wish| {
+        let claim = ledger.open(token(name), wish, None, container(name), NOW);
+        claim.map(|claim| claim.cpus.clone())
+    };
+    assert_eq!(open("a", Wish::Count(2)), Ok(cpus("3-4")));
+    assert_eq!(open("b", Wish::Count(1)), Ok(cpus("1")));
+    let refusal = open("c", Wish::Count(3)).unwrap_err();
+    assert_eq!(refusal, Refusal::NotSpread { cpus: cpus("1-2") });
+    assert!(matches!(
+        open("d", Wish::Count(2)),
+        Err(Refusal::TooFew { free_count: 0, .. })
+    ));
 }

@@ -213,7 +213,12 @@ impl Placer {
             return Err(denial(&Refusal::Unknown(token.0.clone())));
         };
         let name = cgroups::partition_name(token);
-        cgroups::make_partition(&*self.tree, &name, &claim.cpus, &claim.mems).map_err(|error| {
+        let made = if books.ledger.boot_isolated(&claim.cpus) {
+            cgroups::make_member(&*self.tree, &name, &claim.cpus, &claim.mems)
+        } else {
+            cgroups::make_partition(&*self.tree, &name, &claim.cpus, &claim.mems)
+        };
+        made.map_err(|error| {
             tracing::error!(%name, error = %crate::chain(&error), "partition");
             Denial {
                 status: 500,
@@ -407,7 +412,7 @@ impl Placement for Placer {
 
 fn denial(refusal: &Refusal) -> Denial {
     let status = match refusal {
-        Refusal::Taken { .. } | Refusal::TooFew { .. } => 409,
+        Refusal::Taken { .. } | Refusal::TooFew { .. } | Refusal::NotSpread { .. } => 409,
         Refusal::NotIsolated { .. } | Refusal::NoSuchNode { .. } => 400,
         Refusal::Unknown(_) => 500,
     };

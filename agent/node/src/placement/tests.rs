@@ -63,6 +63,7 @@ struct Bench {
     tree: FakeTree,
     engine: Arc<FakeEngine>,
     records: tempfile::TempDir,
+    boot_isolated: CpuSet,
 }
 
 fn cpus(list: &str) -> CpuSet {
@@ -71,8 +72,14 @@ fn cpus(list: &str) -> CpuSet {
 
 impl Bench {
     fn new() -> Self {
-        let tree = CgroupRules::new(cpus("0-3"), cpus("0"), CpuSet::new()).tree();
+        Self::with_isolcpus("")
+    }
+
+    fn with_isolcpus(list: &str) -> Self {
+        let boot_isolated = cpus(list);
+        let tree = CgroupRules::new(cpus("0-3"), cpus("0"), boot_isolated.clone()).tree();
         Self {
+            boot_isolated,
             tree,
             engine: Arc::default(),
             records: tempfile::tempdir().unwrap(),
@@ -92,6 +99,7 @@ impl Bench {
             },
             Pool {
                 isolated: cpus("1-3"),
+                boot_isolated: self.boot_isolated.clone(),
                 nodes: BTreeMap::from([(0, cpus("0-3"))]),
             },
         );
@@ -281,4 +289,23 @@ async fn a_host_process_holds_its_cpus_like_a_container() {
     );
     agent.release(&token);
     run(&bench, &agent, "late", "2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cpu_of_isolcpus_is_claimed_alone_and_without_a_partition() {
+    let bench = Bench::with_isolcpus("2-3");
+    let agent = bench.agent();
+    let parent = run(&bench, &agent, "one", "2").await.unwrap();
+    assert_eq!(bench.partition(&parent).as_deref(), Some("member"));
+    let second = run(&bench, &agent, "two", "2").await.unwrap_err();
+    assert_eq!(second.status, 409, "{}", second.message);
+    let several = run(&bench, &agent, "three", "2-3").await.unwrap_err();
+    assert_eq!(several.status, 409);
+    assert!(
+        several.message.contains("never spreads"),
+        "{}",
+        several.message
+    );
+    let parent = run(&bench, &agent, "four", "1").await.unwrap();
+    assert_eq!(bench.partition(&parent).as_deref(), Some("isolated"));
 }

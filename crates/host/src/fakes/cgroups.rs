@@ -48,7 +48,7 @@ impl CgroupRules {
     }
 
     /// What is wrong with making `group` a partition, if anything.
-    fn fault(&self, files: &Files, group: &str, kind: &str) -> Option<&'static str> {
+    fn fault(&self, files: &Files, group: &str) -> Option<&'static str> {
         let cpus = list(files, &format!("{group}/cpuset.cpus"));
         if cpus.is_empty() {
             return Some("cpuset.cpus and cpuset.cpus.exclusive are empty");
@@ -59,7 +59,8 @@ impl CgroupRules {
         {
             return Some("Parent is not a partition root");
         }
-        if kind == "root" && !cpus.is_disjoint(&self.boot_isolated) {
+        // of either kind, on Linux 6.12
+        if !cpus.is_disjoint(&self.boot_isolated) {
             return Some("partition config conflicts with housekeeping setup");
         }
         let taken = partitions(files)
@@ -78,7 +79,7 @@ impl CgroupRules {
         let path = format!("{group}/cpuset.cpus.partition");
         match kind {
             "member" => files.set(&path, kind),
-            "isolated" | "root" => match self.fault(files, group, kind) {
+            "isolated" | "root" => match self.fault(files, group) {
                 // The write succeeds all the same: reading back is the only way to know.
                 Some(fault) => files.set(&path, &format!("{kind} invalid ({fault})")),
                 None => files.set(&path, kind),

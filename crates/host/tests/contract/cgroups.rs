@@ -99,23 +99,26 @@ fn a_populated_group_stays_until_it_is_killed() {
     assert!(groups.partitions("stillmetal-").unwrap().is_empty());
 }
 
+/// As tests/vm/cmdline.rs finds it on the real thing.
 #[test]
-fn boot_isolated_cpus_only_enter_isolated_partitions() {
+fn boot_isolated_cpus_enter_ordinary_groups_only() {
     let tree = CgroupRules::new(set("0-3"), set("0"), set("2-3")).tree();
     let groups = Cgroups::new(&tree);
-    let refused = groups
-        .create_partition("p", &set("2-3"), &set("0"), Kind::Root)
-        .unwrap_err();
-    let Error::Refused { reason, .. } = &refused else {
-        panic!("{refused:?}")
-    };
-    assert_eq!(
-        reason,
-        "root invalid (partition config conflicts with housekeeping setup)"
-    );
-    groups
-        .create_partition("p", &set("2"), &set("0"), Kind::Isolated)
-        .unwrap();
+    for (cpus, kind) in [("2-3", Kind::Root), ("2", Kind::Isolated)] {
+        let refused = groups
+            .create_partition("p", &set(cpus), &set("0"), kind)
+            .unwrap_err();
+        let Error::Refused { reason, .. } = &refused else {
+            panic!("{refused:?}")
+        };
+        assert!(
+            reason.ends_with("invalid (partition config conflicts with housekeeping setup)"),
+            "{reason}"
+        );
+    }
+    groups.ensure_member("p", &set("2"), &set("0")).unwrap();
+    assert_eq!(groups.state("p").unwrap(), State::Member);
+    groups.ensure_member("p", &set("2"), &set("0")).unwrap();
 }
 
 #[test]
