@@ -376,7 +376,7 @@ async fn copies(user: &Docker, dir: &Path) {
     let (status, error) = user.fails("docker cp $HOME/in box:/none/such/place").await;
     assert_eq!(status, 1);
     assert!(
-        error.contains("no such") || error.contains("Could not find"),
+        error.to_lowercase().contains("no such") || error.contains("Could not find"),
         "{error}"
     );
     user.ok("docker rm box").await;
