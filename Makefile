@@ -10,6 +10,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export CARGO_TARGET_DIR ?= $(STILLMETAL_CACHE)/target
 BUILD := build
 TARGET := x86_64-unknown-linux-gnu
+# Not passed on: programs that find CARGO in their environment run it from elsewhere.
+unexport CARGO
 CARGO := scripts/cargo
 # The image's binaries are static. The flag goes with --target, or proc-macros would get it too.
 STATIC := RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/stillmetal --remap-path-prefix=$(HOME)/.cargo=/cargo" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/static

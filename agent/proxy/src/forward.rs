@@ -76,7 +76,8 @@ async fn proxied(
         line: Arc::clone(line),
         engine,
     };
-    subjects::check(&context.engine, role, &route.subjects).await?;
+    let only_ends = subjects::only_ends(&route.endpoint);
+    subjects::check(&context.engine, role, &route.subjects, only_ends).await?;
     subjects::check_exec(&context.engine, role, &route.endpoint).await?;
 
     let client = protocol.as_ref().map(|_| hyper::upgrade::on(&mut request));
@@ -91,7 +92,8 @@ async fn proxied(
     )
     .await?;
     if let Some(checked) = body.checked() {
-        subjects::check(&context.engine, role, &checked.subjects).await?;
+        subjects::check(&context.engine, role, &checked.subjects, false).await?;
+        subjects::check_volumes(&context.engine, role, &checked.volumes).await?;
     }
     if protocol.is_none() {
         upgrade::without(&context.engine, &route, body.checked()).await?;

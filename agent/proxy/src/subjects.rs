@@ -13,11 +13,25 @@ use crate::respond::{self, Refusal};
 /// A container sharing namespaces with one that shares with one …: more is not followed.
 const LONGEST_CHAIN: usize = 16;
 
-/// Checks the containers of a request, and those whose namespaces they share.
+/// Whether a request only brings its container to an end.
+pub(crate) fn only_ends(endpoint: &Endpoint) -> bool {
+    matches!(
+        endpoint,
+        Endpoint::ContainerStop { .. }
+            | Endpoint::ContainerKill { .. }
+            | Endpoint::ContainerRemove { .. }
+    )
+}
+
+/// Checks the containers of a request, those whose namespaces they share, and their volumes.
+///
+/// A container may have outlived the one whose namespace it shares, of which nothing can be known
+/// any more: it can be ended, and nothing else.
 pub(crate) async fn check(
     engine: &EngineClient,
     role: Role,
     containers: &[String],
+    only_ends: bool,
 ) -> Result<(), Refusal> {
     if role == Role::Admin {
         return Ok(());
@@ -34,10 +48,44 @@ pub(crate) async fn check(
                 format!("more than {LONGEST_CHAIN} containers share namespaces with this one"),
             ));
         }
-        let inspect = known(engine.inspect(&container).await?)?;
+        let found = engine.inspect(&container).await?;
+        if matches!(found, Found::Refused(StatusCode::NOT_FOUND, _))
+            && !containers.contains(&container)
+        {
+            if only_ends {
+                continue;
+            }
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                format!(
+                    "this container shares a namespace with {container}, which is gone, and it cannot be known any more whether that was for role user: end and remove this one, and create it anew"
+                ),
+            ));
+        }
+        let inspect = known(found)?;
         policy::check_existing(role, &inspect)?;
+        check_volumes(engine, role, &policy::mounted_volumes(&inspect)).await?;
         waiting.extend(policy::linked_containers(&inspect));
         seen.push(container);
+    }
+    Ok(())
+}
+
+/// Checks volumes that exist; the engine makes the others when they are first used.
+pub(crate) async fn check_volumes(
+    engine: &EngineClient,
+    role: Role,
+    volumes: &[String],
+) -> Result<(), Refusal> {
+    if role == Role::Admin {
+        return Ok(());
+    }
+    for volume in volumes {
+        let target = format!("/volumes/{}", segment(volume));
+        match engine.get_json(&target).await? {
+            Found::Refused(StatusCode::NOT_FOUND, _) => {}
+            found => policy::check_volume(role, &known(found)?)?,
+        }
     }
     Ok(())
 }
@@ -56,7 +104,7 @@ pub(crate) async fn check_exec(
     }
     let exec = known(exec(engine, id).await?)?;
     let container = policy::check_exec(role, &exec)?;
-    check(engine, role, &[container]).await
+    check(engine, role, &[container], false).await
 }
 
 /// What the engine knows of an exec.

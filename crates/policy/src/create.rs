@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::denial::{Denial, shown};
 use crate::schema::check_struct;
-use crate::{Checked, NodeFacts, Role, hostconfig, json, placement, tables};
+use crate::{Checked, NodeFacts, Role, hostconfig, json, mounts, placement, tables};
 
 /// Largest body of a create. The CLI's own default is 2 KiB; an inlined seccomp profile 15 KiB.
 pub(crate) const MAX_BYTES: usize = 1 << 20;
@@ -13,12 +13,14 @@ pub(crate) fn check(role: Role, node: &NodeFacts, body: &[u8]) -> Result<Checked
     let mut body = json::read_object(body, MAX_BYTES)?;
     check_struct(&mut body, tables::CREATE, "")?;
     let mut subjects = Vec::new();
+    let mut volumes = Vec::new();
     if let Some(config) = body.get("HostConfig").and_then(Value::as_object) {
         hostconfig::everybody(config)?;
         subjects = hostconfig::linked(config)?;
         if role == Role::User {
             hostconfig::user(config)?;
             hostconfig::user_paths(config)?;
+            volumes = mounts::volumes(config)?;
         }
     }
     check_endpoints(role, &body)?;
@@ -30,6 +32,7 @@ pub(crate) fn check(role: Role, node: &NodeFacts, body: &[u8]) -> Result<Checked
         body,
         placement,
         subjects,
+        volumes,
     })
 }
 

@@ -58,5 +58,6 @@ pub(crate) fn plain(body: Value) -> Checked {
         body,
         placement: None,
         subjects: Vec::new(),
+        volumes: Vec::new(),
     }
 }

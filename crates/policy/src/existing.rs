@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::denial::{Denial, shown};
 use crate::schema::Read;
-use crate::{Role, hostconfig, route};
+use crate::{Role, hostconfig, mounts, route};
 
 /// What the engine's default protection has had since API 1.24; later engines add to it.
 const MASKED: &[&str] = &["/proc/kcore", "/proc/timer_list"];
@@ -83,6 +83,19 @@ pub fn linked_containers(inspect: &Value) -> Vec<String> {
     config
         .and_then(|config| hostconfig::joined(config).ok())
         .unwrap_or_default()
+}
+
+/// The volumes of an existing container, which must pass [`crate::check_volume`] too.
+#[must_use]
+pub fn mounted_volumes(inspect: &Value) -> Vec<String> {
+    let mounts = inspect.get("Mounts").and_then(Value::as_array);
+    mounts
+        .into_iter()
+        .flatten()
+        .filter_map(|mount| mount.get("Name").and_then(Value::as_str))
+        .filter(|name| mounts::is_volume_name(name))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Whether `role` may start the exec of this inspect answer (`GET /exec/{id}/json`), and in which

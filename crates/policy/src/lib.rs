@@ -43,8 +43,9 @@ use serde_json::Value;
 
 pub use create::set_cgroup_parent;
 pub use denial::Denial;
-pub use existing::{check_exec, check_existing, linked_containers};
+pub use existing::{check_exec, check_existing, linked_containers, mounted_volumes};
 pub use route::{Route, route};
+pub use volume::check_volume;
 
 /// Who asks, by the client certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -168,6 +169,8 @@ pub struct Checked {
     pub placement: Option<PlacementRequest>,
     /// Containers named in the body that must pass [`check_existing`] first.
     pub subjects: Vec<String>,
+    /// Volumes named in the body that, if they exist, must pass [`check_volume`] first.
+    pub volumes: Vec<String>,
 }
 
 /// Where a new container asks to run.

@@ -3,6 +3,8 @@
 //! The engine decides by `path.IsAbs(source)` whether `-v SOURCE:DEST` is a bind mount; this
 //! module turns it round and lets only names pass that can be nothing but a volume's.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::denial::{Denial, shown};
@@ -23,6 +25,32 @@ const BIND_OPTIONS: &[&str] = &[
     "delegated",
     "default",
 ];
+
+/// More in one container are not looked up.
+const MOST_VOLUMES: usize = 64;
+
+/// The volumes that a user's container names: an admin may have made one of them from a path of
+/// the node.
+pub(crate) fn volumes(config: &Map<String, Value>) -> Result<Vec<String>, Denial> {
+    let binds = config
+        .texts("Binds")
+        .filter_map(|spec| spec.split_once(':').map(|(source, _)| source));
+    let mounts = config.items("Mounts").iter().filter_map(Value::as_object);
+    let mounts = mounts
+        .filter(|mount| mount.text("Type") == "volume")
+        .map(|mount| mount.text("Source"));
+    let names: BTreeSet<&str> = binds
+        .chain(mounts)
+        .filter(|name| is_volume_name(name))
+        .collect();
+    if names.len() > MOST_VOLUMES {
+        return Err(Denial::malformed(format!(
+            "{} named volumes in one container: no more than {MOST_VOLUMES}",
+            names.len()
+        )));
+    }
+    Ok(names.into_iter().map(str::to_owned).collect())
+}
 
 /// The engine's own rule for volume names.
 pub(crate) fn is_volume_name(name: &str) -> bool {

@@ -26,5 +26,6 @@ pub(crate) fn check(role: Role, body: &[u8]) -> Result<Checked, Denial> {
         body,
         placement: None,
         subjects: Vec::new(),
+        volumes: Vec::new(),
     })
 }

@@ -238,6 +238,15 @@ impl Inner {
                 &json!({ "OpenStdin": *id == "with-stdin", "ContainerID": "plain",
                     "ProcessConfig": { "privileged": false } }),
             ),
+            ("GET", ["volumes", "of-the-node"]) => answer_json(
+                StatusCode::OK,
+                &json!({ "Name": "of-the-node", "Driver": "local",
+                    "Options": { "type": "none", "o": "bind", "device": "/etc" } }),
+            ),
+            ("GET", ["volumes", name]) => answer_json(
+                StatusCode::NOT_FOUND,
+                &json!({ "message": format!("get {name}: no such volume") }),
+            ),
             ("POST", ["images", "load"]) if body.len() > MEMORY => answer_json(
                 StatusCode::OK,
                 &json!({ "errorDetail": { "message": "write /layer: no space left on device" } }),

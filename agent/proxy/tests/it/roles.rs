@@ -102,6 +102,44 @@ async fn users_and_admins_differ() {
 }
 
 #[tokio::test]
+async fn a_users_container_gets_no_volume_that_is_a_path_of_the_node() {
+    let rig = Rig::new().await;
+    let create = |volume: &str| {
+        json!({ "Image": "x", "HostConfig": { "Binds": [format!("{volume}:/v")] } }).to_string()
+    };
+    let refused = create("of-the-node");
+    let (status, body) = rig.user().await.post("/containers/create", &refused).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{body}");
+    let message = body["message"].as_str().unwrap();
+    assert!(
+        message.contains("of-the-node") && message.contains("role user"),
+        "{message}"
+    );
+    for (mut client, volume) in [
+        (rig.user().await, "new"),
+        (rig.admin().await, "of-the-node"),
+    ] {
+        let (status, body) = client.post("/containers/create", &create(volume)).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_that_outlived_its_main_container_can_only_be_ended() {
+    let rig = Rig::new().await;
+    rig.engine
+        .add("sidecar", json!({ "NetworkMode": "container:gone" }));
+    let mut user = rig.user().await;
+    let (status, body) = user
+        .post("/containers/sidecar/exec", r#"{"Cmd":["sh"]}"#)
+        .await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{body}");
+    assert!(body["message"].as_str().unwrap().contains("gone"), "{body}");
+    let (status, body) = user.post("/containers/sidecar/kill", "").await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+}
+
+#[tokio::test]
 async fn one_certificate_cannot_crowd_out_the_others() {
     let limits = stillmetal_proxy::Limits {
         connections_per_certificate: 3,
