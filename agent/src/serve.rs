@@ -146,6 +146,7 @@ async fn serve(
     ));
     let (tuned, latency_hold) = tune(&node, &tree, boot).await?;
     plan.get_or_init(|| tuned);
+    tasks.spawn(show_report(Arc::clone(&node), serving.clone()));
     tasks.spawn(steer_interrupts(
         Arc::clone(&node),
         Arc::clone(&tree),
@@ -261,6 +262,23 @@ async fn tune(
         api::report::NodeState::Unfit { reason } => marker(&format!("node unfit: {reason}")),
     }
     Ok((plan, hold))
+}
+
+/// The report on the console, for whoever stands before the machine; once, and only when the engine
+/// has come up or has not, because a serial line is slow.
+async fn show_report(node: Arc<Node>, stop: CancellationToken) {
+    let mut states = node.engine().watch();
+    let settled = states.wait_for(|state| !matches!(state, EngineState::Starting { .. }));
+    tokio::select! {
+        () = stop.cancelled() => return,
+        _state = settled => {}
+    }
+    if let Some(report) = node.status().tuning {
+        let show = move || stillmetal_init::log::screen(&stillmetal_tune::text::report(&report));
+        if tokio::task::spawn_blocking(show).await.is_err() {
+            tracing::error!("showing the report died");
+        }
+    }
 }
 
 async fn watch_engine(node: Arc<Node>, stop: CancellationToken) {

@@ -139,6 +139,11 @@ fn the_report_tells_every_knob_with_its_outcome() {
     });
     let fair = fair.expect("the fair server's knob of CPU 1");
     assert_eq!(fair["after"], "0", "{fair}");
+    // on the console, too
+    node.node
+        .vm
+        .wait_line("fair_server.cpu1", Duration::from_secs(60))
+        .unwrap();
     // past the agent: the kernel's own word
     let runtime = look::host_file(node, "/sys/kernel/debug/sched/fair_server/cpu1/runtime");
     assert_eq!(runtime.trim(), "0");

@@ -55,6 +55,15 @@ pub fn marker(text: &str) {
     }
 }
 
+/// Puts a text of several lines on the console, as far as it takes them.
+pub fn screen(text: &str) {
+    for line in text.lines() {
+        if console(&clean(line)).is_err() {
+            return;
+        }
+    }
+}
+
 /// An error and its causes on one line.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
