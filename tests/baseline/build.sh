@@ -42,8 +42,8 @@ if [[ ! -f $root/initrd.zst ]]; then
         --customize-hook='ln -sf sbin/init "$1/init"' \
         --customize-hook='echo baseline > "$1/etc/hostname"' \
         --customize-hook='printf "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n" > "$1/etc/systemd/network/10-dhcp.network"' \
-        --customize-hook='systemctl --root="$1" -q enable systemd-networkd docker' \
-        --customize-hook='systemctl --root="$1" -q mask systemd-networkd-wait-online apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer' \
+        --customize-hook='chroot "$1" systemctl -q enable systemd-networkd docker' \
+        --customize-hook='chroot "$1" systemctl -q mask systemd-networkd-wait-online apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer' \
         --customize-hook='mkdir -p "$1/etc/systemd/system/docker.service.d" "$1/etc/docker/tls"' \
         --customize-hook='upload "'"$here"'/docker.conf" /etc/systemd/system/docker.service.d/bench.conf' \
         trixie "$work/root.tar" "$sources" >&2
