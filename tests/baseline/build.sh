@@ -56,13 +56,15 @@ if [[ ! -f $root/initrd.zst ]]; then
     trap - EXIT
 fi
 
-# the kernel takes several archives in a row, each compressed or not
+# the kernel takes several archives in a row, each compressed or not; a plain one at a multiple of four
 extra=$(mktemp -d)
 trap 'rm -rf "$extra"' EXIT
 mkdir -p "$extra/etc/docker/tls" "$out"
 cp "$tls"/{ca,cert,key}.pem "$extra/etc/docker/tls/"
 (cd "$extra" && find . -mindepth 1 -print0 | sort -z | cpio --quiet -0 -o -H newc -R 0:0) >"$extra.cpio"
-cat "$root/initrd.zst" "$extra.cpio" >"$out/baseline-initrd.img"
+cp "$root/initrd.zst" "$out/baseline-initrd.img"
+truncate -s %4 "$out/baseline-initrd.img"
+cat "$extra.cpio" >>"$out/baseline-initrd.img"
 rm -f "$extra.cpio"
 cp "$root/kernel" "$out/baseline-kernel"
 echo "baseline: $out/baseline-kernel $out/baseline-initrd.img ($(stat -c %s "$root/initrd.zst") bytes before credentials)" >&2
