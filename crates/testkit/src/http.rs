@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pki::rustls::pki_types::ServerName;
 use pki::rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -19,6 +19,8 @@ use crate::wait::{Deadline, poll};
 const WITHIN: Duration = Duration::from_secs(30);
 /// Between two tries of a wait: a handshake costs an emulated guest milliseconds.
 const RETRY: Duration = Duration::from_millis(100);
+/// For one question of many.
+const MOST_PATIENT: Duration = Duration::from_secs(5);
 
 /// A connection over which a test can send anything.
 pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
@@ -193,11 +195,17 @@ impl ApiClient {
     ) -> Result<Answer> {
         let deadline = Deadline::after(within);
         let mut last = "none".to_owned();
+        // A request to a guest whose network is not up yet hangs in the forwarding: ask anew soon,
+        // and be more patient each time, as a guest may also be slow.
+        let mut patience = Duration::from_millis(500);
         let found = poll(deadline, RETRY, || {
-            // A request to a guest that is not up yet can hang in the forwarding; do not let one
-            // use up the whole time.
-            let each = deadline.remaining().min(Duration::from_secs(5));
-            match self.clone().within(each).get(path) {
+            let each = deadline.remaining().min(patience);
+            let asked = Instant::now();
+            let answer = self.clone().within(each).get(path);
+            if asked.elapsed() >= each {
+                patience = (patience * 2).min(MOST_PATIENT);
+            }
+            match answer {
                 Ok(answer) if accept(&answer) => Some(answer),
                 Ok(answer) => {
                     last = format!("{} {}", answer.status, answer.text());

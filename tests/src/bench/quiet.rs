@@ -151,25 +151,44 @@ fn threads(side: &Side) -> anyhow::Result<(f64, u64)> {
             &script,
         ])?
         .text();
-    let before = cpu_time(side, id.trim())?;
-    let started = Instant::now();
-    window(started, 20);
-    let after = cpu_time(side, id.trim())?;
-    let elapsed = started.elapsed();
+    let before = Spun::read(side, id.trim())?;
+    window(Instant::now(), 20);
+    let after = Spun::read(side, id.trim())?;
     docker.run_ok(["rm", "-f", "two"])?;
-    let rate = float(after.0 - before.0) / 1e6 / elapsed.as_secs_f64();
-    Ok((rate, after.1 - before.1))
+    let rate = (after.cpu_seconds - before.cpu_seconds) / (after.uptime - before.uptime);
+    Ok((rate, after.timers - before.timers))
 }
 
-/// CPU time of a container's processes in microseconds, from their own `stat` (user and system, in
-/// ticks of 10 ms), and timer interrupts on CPUs 1 and 2.
-fn cpu_time(side: &Side, id: &str) -> anyhow::Result<(u64, u64)> {
-    let script = format!(
-        "for p in $(grep -l {id} /hp/[0-9]*/cgroup 2>/dev/null); do cat ${{p%cgroup}}stat; done; \
-         echo ====; cat /hp/interrupts"
-    );
-    let text = side.look(&script)?;
-    let (stats, interrupts) = text.split_once("====\n").context("no interrupts")?;
+/// What was seen of the two processes, at one moment of the guest's own clock.
+struct Spun {
+    /// Seconds since the guest's boot.
+    uptime: f64,
+    /// User and system time of the container's processes.
+    cpu_seconds: f64,
+    /// Timer interrupts on CPUs 1 and 2.
+    timers: u64,
+}
+
+impl Spun {
+    fn read(side: &Side, id: &str) -> anyhow::Result<Self> {
+        let script = format!(
+            "p=$(grep -l {id} /hp/[0-9]*/cgroup 2>/dev/null); \
+             cat /hp/uptime; for f in $p; do cat ${{f%cgroup}}stat; done; echo ====; cat /hp/interrupts"
+        );
+        let text = side.look(&script)?;
+        let (times, interrupts) = text.split_once("====\n").context("no interrupts")?;
+        let (uptime, stats) = times.split_once('\n').context("no uptime")?;
+        let uptime = uptime.split_whitespace().next().context("no uptime")?;
+        Ok(Self {
+            uptime: uptime.parse().context("the uptime is no number")?,
+            cpu_seconds: cpu_seconds(stats)?,
+            timers: timers(interrupts, &[1, 2])?,
+        })
+    }
+}
+
+/// User and system time of all processes whose `stat` this is, in ticks of 10 ms each.
+fn cpu_seconds(stats: &str) -> anyhow::Result<f64> {
     let mut ticks = 0;
     for line in stats.lines() {
         let (_, rest) = line.rsplit_once(") ").context("no process name in stat")?;
@@ -177,8 +196,8 @@ fn cpu_time(side: &Side, id: &str) -> anyhow::Result<(u64, u64)> {
         let field = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok());
         ticks += field(11).context("no user time")? + field(12).context("no system time")?;
     }
-    ensure!(ticks > 0, "no process of container {id} has run");
-    Ok((ticks * 10_000, timers(interrupts, &[1, 2])?))
+    ensure!(ticks > 0, "no process of the container has run");
+    Ok(float(ticks) / 100.0)
 }
 
 fn timers(interrupts: &str, cpus: &[usize]) -> anyhow::Result<u64> {
