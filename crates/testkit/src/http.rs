@@ -185,7 +185,8 @@ impl ApiClient {
     /// Asks for `path` until `accept` likes the answer.
     ///
     /// # Errors
-    /// [`Error::ApiTimedOut`] with the last answer or failure.
+    /// [`Error::ApiTimedOut`] with the last answer or failure; at once when the machine has ended
+    /// ([`ApiClient::with_console`]).
     pub fn wait_for(
         &self,
         what: &'static str,
@@ -199,6 +200,9 @@ impl ApiClient {
         // and be more patient each time, as a guest may also be slow.
         let mut patience = Duration::from_millis(500);
         let found = poll(deadline, RETRY, || {
+            if self.console.as_ref().is_some_and(LineLog::is_closed) {
+                return Some(Err("the machine has ended".to_owned()));
+            }
             let each = deadline.remaining().min(patience);
             let asked = Instant::now();
             let answer = self.clone().within(each).get(path);
@@ -206,7 +210,7 @@ impl ApiClient {
                 patience = (patience * 2).min(MOST_PATIENT);
             }
             match answer {
-                Ok(answer) if accept(&answer) => Some(answer),
+                Ok(answer) if accept(&answer) => Some(Ok(answer)),
                 Ok(answer) => {
                     last = format!("{} {}", answer.status, answer.text());
                     None
@@ -217,7 +221,7 @@ impl ApiClient {
                 }
             }
         });
-        found.ok_or_else(|| {
+        found.unwrap_or(Err(last)).map_err(|last| {
             let tail = self.console.as_ref().map(LineLog::tail).unwrap_or_default();
             let url = format!("{}{path}", self.address);
             Error::ApiTimedOut {

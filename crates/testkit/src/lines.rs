@@ -127,6 +127,12 @@ impl LineLog {
         Mark(state.dropped + state.lines.len())
     }
 
+    /// Whether whoever wrote the lines is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
     /// The last lines as one text, for a message.
     #[must_use]
     pub fn tail(&self) -> String {

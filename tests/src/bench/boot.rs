@@ -76,11 +76,10 @@ fn ours(sides: &Sides) -> anyhow::Result<(f64, f64)> {
 }
 
 fn baseline(sides: &Sides) -> anyhow::Result<f64> {
-    let vm = sides.theirs(2, "").start()?;
+    let limit = Duration::from_secs(600);
+    let vm = sides.theirs(2, "").boot(limit)?;
     sides
         .their_api(&vm)?
-        .wait_for("the engine", "/_ping", Duration::from_secs(600), |answer| {
-            answer.status == 200
-        })?;
+        .wait_for("the engine", "/_ping", limit, |answer| answer.status == 200)?;
     Ok(vm.age().as_secs_f64())
 }

@@ -117,7 +117,7 @@ impl Sides {
     /// # Errors
     /// When it does not come up.
     pub fn boot_theirs_with(&self, cpus: u32, parameters: &str) -> anyhow::Result<Side> {
-        let vm = self.theirs(cpus, parameters).start()?;
+        let vm = self.theirs(cpus, parameters).boot(BASELINE_READY)?;
         self.their_api(&vm)?
             .wait_for("the engine", "/_ping", BASELINE_READY, |answer| {
                 answer.status == 200
@@ -141,10 +141,10 @@ impl Sides {
         let address = vm
             .address(node::API_PORT)
             .context("the API's port is not forwarded")?;
-        Ok(ApiClient::new(
-            address,
-            self.credentials.tls(Client::Admin)?,
-        ))
+        Ok(
+            ApiClient::new(address, self.credentials.tls(Client::Admin)?)
+                .with_console(vm.console().clone()),
+        )
     }
 }
 
