@@ -158,7 +158,8 @@ pub struct Report {
     pub knobs: Vec<Knob>,
     pub irqs_unmovable: Vec<UnmovableIrq>,
     pub kthreads_unmovable: Vec<UnmovableThread>,
-    /// Found later, when no pinned work ran: reading some knobs interrupts their CPU.
+    /// Found later. The knobs whose reading interrupts their CPU are looked at only while no pinned
+    /// work runs.
     #[serde(default)]
     pub drift: Vec<Drift>,
 }
