@@ -1,15 +1,18 @@
 //! `stillmetal-agent`: one static binary with every duty of a node, chosen by name or subcommand.
 //!
-//! As `/init` and `/sbin/init` it is PID 1 of the appliance; `serve` is the node's API; `tune` and
+//! As `/init` and `/sbin/init` it is PID 1 of the appliance; as `runc` it stands before BuildKit's
+//! build steps; `serve` is the node's API; `tune` and
 //! `restore` quiet an ordinary host and put it back; `enter` and `burn` are small helpers.
 
 mod burn;
 mod credentials;
 mod enter;
 mod kmsg;
+mod runc;
 mod serve;
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -52,8 +55,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    if is_init() {
-        stillmetal_init::run();
+    match called() {
+        Some(name) if name == "init" && std::process::id() == 1 => stillmetal_init::run(),
+        Some(name) if name == "runc" => return failed_or(runc::run()),
+        _ => {}
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -90,18 +95,19 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
     };
+    failed_or(result)
+}
+
+fn failed_or(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         eprintln!("stillmetal-agent: {error:#}");
         ExitCode::from(FAILED)
     })
 }
 
-/// The kernel starts `/init` (in the initramfs) and stage one then `/sbin/init`.
-fn is_init() -> bool {
-    let name = std::env::args_os().next().map(PathBuf::from);
-    std::process::id() == 1
-        && name
-            .as_deref()
-            .and_then(Path::file_name)
-            .is_some_and(|name| name == "init")
+/// The name this program was called by: the kernel starts `/init` (in the initramfs), stage one
+/// then `/sbin/init`, and the engine's BuildKit `runc`.
+fn called() -> Option<OsString> {
+    let name = std::env::args_os().next().map(PathBuf::from)?;
+    name.file_name().map(OsString::from)
 }

@@ -76,6 +76,29 @@ fn a_user_builds_with_buildkit_on_housekeeping_cpus_only() -> Result<()> {
 
 #[test]
 #[ignore = "needs the built image: VM lane"]
+fn a_build_step_cannot_choose_its_cgroup() -> Result<()> {
+    let node = shared::ready()?;
+    for client in [Client::User, Client::Admin] {
+        let docker = node.docker(client)?.with_buildx()?;
+        docker.load(&images::busybox()?)?;
+        for parent in ["/", "/engine", "/housekeeping/../engine", "of-my-own"] {
+            let refused = build(
+                &docker,
+                "FROM busybox\nRUN echo it ran\n",
+                &["--cgroup-parent", parent],
+            )?;
+            let said = refused.error_text();
+            ensure!(
+                !refused.success() && said.contains("builds run on the housekeeping CPUs"),
+                "{parent}: {said}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs the built image: VM lane"]
 fn one_socket_listens() -> Result<()> {
     let node = shared::ready()?;
     let docker = node.docker(Client::Admin)?;

@@ -57,8 +57,7 @@ pub struct ClaimStatus {
     pub state: String,
     pub cpus: CpuSet,
     pub mems: CpuSet,
-    /// The cgroup whose partition it is. Only admins are told: a build step may name any cgroup to
-    /// run in, and BuildKit takes it.
+    /// The cgroup whose partition it is. Only admins are told: nobody else can use it, or should.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
 }

@@ -1,4 +1,7 @@
-//! `POST /build`: the query says what a build may use. Builds run on the housekeeping CPUs.
+//! Builds run on the housekeeping CPUs: checked on the query of `POST /build`, and on the OCI
+//! configuration of each BuildKit step, because BuildKit's own protocol passes the proxy unread.
+
+use serde_json::Value;
 
 use crate::denial::{Denial, shown};
 use crate::target::Target;
@@ -55,4 +58,22 @@ pub(crate) fn check(role: Role, target: &Target) -> Result<(), Denial> {
         ));
     }
     Ok(())
+}
+
+/// Whether a BuildKit step may start: only in a cgroup below `housekeeping` (such as
+/// `/housekeeping`). `config` is its OCI runtime configuration (`config.json`).
+///
+/// # Errors
+/// 400, naming the cgroup that the step asked for.
+pub fn check_build_step(config: &Value, housekeeping: &str) -> Result<(), Denial> {
+    let cgroup = config.pointer("/linux/cgroupsPath").and_then(Value::as_str);
+    let below = cgroup.and_then(|cgroup| cgroup.strip_prefix(housekeeping)?.strip_prefix('/'));
+    let plain = |name: &str| !matches!(name, "" | "." | "..");
+    if below.is_some_and(|rest| rest.split('/').all(plain)) {
+        return Ok(());
+    }
+    let cgroup = cgroup.map_or_else(|| "of its own choice".to_owned(), shown);
+    Err(Denial::malformed(format!(
+        "build step in cgroup {cgroup} is refused: builds run on the housekeeping CPUs and are not measured; leave --cgroup-parent out"
+    )))
 }

@@ -41,6 +41,7 @@ use cpulist::CpuSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use build::check_build_step;
 pub use create::set_cgroup_parent;
 pub use denial::Denial;
 pub use existing::{check_exec, check_existing, linked_containers, mounted_volumes};

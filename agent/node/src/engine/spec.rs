@@ -11,6 +11,9 @@ use super::client;
 /// Waits until a service takes requests; the error says what it last answered.
 type Ready = Box<dyn Fn(Instant) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// Where programs are in the image.
+const PROGRAMS: &str = "/usr/sbin:/usr/bin";
+
 /// One process of the engine.
 pub struct ServiceSpec {
     pub name: &'static str,
@@ -82,11 +85,11 @@ impl EngineSpec {
             "--root=/var/lib/containerd".into(),
             "--state=/run/containerd".into(),
         ];
-        let service = |name: &'static str, command, ready| ServiceSpec {
+        let service = |name: &'static str, command, path, ready| ServiceSpec {
             name,
             name_text: name.into(),
             command: in_engine_cgroup(options.agent, command),
-            env: environment(options.housekeeping_cpus),
+            env: environment(path, options.housekeeping_cpus),
             identity: run.join(format!("{name}.identity")),
             ready,
         };
@@ -95,11 +98,14 @@ impl EngineSpec {
             containerd: service(
                 "containerd",
                 containerd,
+                PROGRAMS.to_owned(),
                 Box::new(move |deadline| Box::pin(accepts(containerd_socket.clone(), deadline))),
             ),
             dockerd: service(
                 "dockerd",
                 dockerd,
+                // the runc that BuildKit finds is this program (agent/src/runc.rs)
+                format!("/usr/lib/stillmetal:{PROGRAMS}"),
                 Box::new(move |deadline| {
                     Box::pin(client::answers(engine_socket.clone(), deadline))
                 }),
@@ -124,9 +130,9 @@ fn in_engine_cgroup(agent: &Path, command: Vec<OsString>) -> Vec<OsString> {
     whole
 }
 
-fn environment(housekeeping_cpus: usize) -> Vec<(String, String)> {
+fn environment(path: String, housekeeping_cpus: usize) -> Vec<(String, String)> {
     [
-        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        ("PATH", path),
         ("HOME", "/run/stillmetal".to_owned()),
         ("TMPDIR", "/var/tmp".to_owned()),
         ("GOMAXPROCS", housekeeping_cpus.max(1).to_string()),

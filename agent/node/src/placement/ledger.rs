@@ -22,9 +22,8 @@ pub const RESERVATION: Duration = Duration::from_secs(120);
 pub struct Token(pub String);
 
 impl Token {
-    /// A name nobody can guess, 128 random bits in hexadecimal. A build step can ask BuildKit for
-    /// any cgroup by name (`cgroup-parent`, inside gRPC, where the proxy does not look), so a
-    /// partition's name must not be known to others than the agent.
+    /// A name nobody can guess, 128 random bits in hexadecimal: whoever finds a way to name a
+    /// cgroup past the proxy still cannot name a partition.
     ///
     /// # Panics
     /// When the kernel has no random bytes, which getrandom(2) excludes once a machine has booted.

@@ -1,6 +1,7 @@
 //! Rules for the request line.
 
 use policy::{BodyRule, Endpoint, Role, route};
+use serde_json::json;
 
 use crate::assert_denied;
 
@@ -198,9 +199,41 @@ fn builds() {
             );
         }
     }
-    // What BuildKit itself could do too much is the engine's entitlements (daemon.json).
+    // What BuildKit could do too much is refused where it acts: by the engine's entitlements
+    // (daemon.json) and on the way to runc (the next test).
     assert!(route(Role::User, "POST", "/grpc").is_ok());
     assert!(route(Role::User, "POST", "/session").is_ok());
+}
+
+#[test]
+fn a_build_step_starts_below_the_housekeeping_group_only() {
+    let check = |cgroup: serde_json::Value| {
+        policy::check_build_step(&json!({"linux": {"cgroupsPath": cgroup}}), "/housekeeping")
+    };
+    assert!(check(json!("/housekeeping/buildkit/x1")).is_ok());
+    for cgroup in [
+        json!("/housekeeping"),
+        json!("/housekeeping/"),
+        json!("/housekeeping/../stillmetal-7f/x"),
+        json!("/housekeeping/./x"),
+        json!("/housekeeping//x"),
+        json!("/housekeeping-2/x"),
+        json!("housekeeping/x"),
+        json!("/stillmetal-7f/buildkit/x1"),
+        json!("/engine/buildkit/x1"),
+        json!("/buildkit/x1"),
+        json!("system.slice:buildkit:x1"),
+        json!(""),
+        json!(null),
+        json!(7),
+    ] {
+        let refused = check(cgroup.clone()).expect_err("a step elsewhere");
+        assert!(
+            refused.message.contains("housekeeping CPUs"),
+            "{cgroup}: {refused}"
+        );
+    }
+    assert!(policy::check_build_step(&json!({}), "/housekeeping").is_err());
 }
 
 #[test]
