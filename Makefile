@@ -15,6 +15,8 @@ unexport CARGO
 CARGO := scripts/cargo
 # The image's binaries are static. The flag goes with --target, or proc-macros would get it too.
 STATIC := RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=/stillmetal --remap-path-prefix=$(HOME)/.cargo=/cargo" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/static
+# The gate is static without that: it has no C library at all, see crates/gate.
+GATE := RUSTFLAGS="--remap-path-prefix=$(CURDIR)=/stillmetal --remap-path-prefix=$(HOME)/.cargo=/cargo" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/gate
 TOOL = $(CARGO_TARGET_DIR)/debug/stillmetal-image
 
 .PHONY: help
@@ -38,10 +40,12 @@ kernel: setup ## build the kernel (cached by its inputs)
 	@kernel-config/build.sh --out $(BUILD)
 
 .PHONY: agent
-agent: setup ## build the static agent binary
+agent: setup ## build the static binaries: agent, first stage of boot, gate
 	@$(STATIC) $(CARGO) build --quiet --locked --profile dist --target $(TARGET) -p stillmetal-agent -p stillmetal-init --bin stillmetal-agent --bin stage-one
+	@$(GATE) $(CARGO) build --quiet --locked --profile dist --target $(TARGET) -p gate --features entrypoint
 	@mkdir -p $(BUILD)
 	@cp $(CARGO_TARGET_DIR)/static/$(TARGET)/dist/{stillmetal-agent,stage-one} $(BUILD)
+	@cp $(CARGO_TARGET_DIR)/gate/$(TARGET)/dist/stillmetal-gate $(BUILD)
 
 .PHONY: tool
 tool: setup
@@ -67,6 +71,7 @@ relock: tool ## move the package lock to the mirror's current versions, then run
 check: setup ## formats, lints, licences
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --quiet --locked --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --quiet --locked --profile dist -p gate --features entrypoint --bin stillmetal-gate -- -D warnings
 	@scripts/deny
 
 .PHONY: test test-fast test-root test-vm
