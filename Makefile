@@ -53,7 +53,7 @@ tool: setup
 
 .PHONY: image
 image: kernel agent tool ## build kernel and initramfs into build/
-	@$(TOOL) build --kernel $(BUILD)/stillmetal-kernel --modules $(BUILD)/stillmetal-modules.tar --agent $(BUILD)/stillmetal-agent --init $(BUILD)/stage-one --out $(BUILD)
+	@$(TOOL) build --kernel $(BUILD)/stillmetal-kernel --modules $(BUILD)/stillmetal-modules.tar --agent $(BUILD)/stillmetal-agent --init $(BUILD)/stage-one --gate $(BUILD)/stillmetal-gate --out $(BUILD)
 	@$(TOOL) docker-cli --out $(BUILD)/docker
 
 .PHONY: config

@@ -19,6 +19,9 @@ pub(crate) struct EnterArguments {
     /// `oom_score_adj` of the program.
     #[arg(long, allow_negative_numbers = true)]
     oom_score_adj: Option<i16>,
+    /// `argv[0]` of the program, if not its path.
+    #[arg(long)]
+    arg0: Option<OsString>,
     /// The program (absolute path) and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -46,6 +49,11 @@ pub(crate) fn run(arguments: &EnterArguments) -> anyhow::Result<ExitCode> {
         .split_first()
         .context("no program to become was given")?;
     // exec resets the signal mask and SIGPIPE to what programs expect
-    let error = Command::new(program).args(rest).exec();
+    let mut command = Command::new(program);
+    command.args(rest);
+    if let Some(name) = &arguments.arg0 {
+        command.arg0(name);
+    }
+    let error = command.exec();
     Err(error).with_context(|| format!("become {}", program.to_string_lossy()))
 }

@@ -1,8 +1,9 @@
-//! As `runc`: looks at a BuildKit step's cgroup, then becomes the real runc.
+//! As `runc`: looks at what is to be started, then becomes the real runc.
 //!
-//! BuildKit's clients name a step's cgroup inside gRPC, which the proxy forwards unread; here is
-//! where every step, of every frontend, comes by. dockerd finds this program as `runc` on its PATH
-//! and gives it to BuildKit; containers are not affected, containerd starts their runc.
+//! It stands in two places. BuildKit finds it on dockerd's PATH: its clients name a step's cgroup
+//! inside gRPC, which the proxy forwards unread, so here is where every step, of every frontend,
+//! comes by. And it is the engine's runtime `stillmetal` (daemon.json), in which the containers that
+//! are to be certified get the gate. All other containers are started by runc itself.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,17 +13,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
-use stillmetal_node::cgroups;
+use stillmetal_node::{certify, cgroups};
 
 const REAL: &str = "/usr/bin/runc";
-/// The configuration holds a step's environment and mounts; the kernel limits a process's
+const RUN_DIR: &str = "/run/stillmetal";
+/// The configuration holds the environment and the mounts; the kernel limits a process's
 /// environment to megabytes as well.
 const CONFIG_LIMIT_BYTES: u64 = 16 << 20;
 
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(bundle) = starts(&arguments) {
-        check(&bundle)?;
+        admit(&bundle)?;
     }
     let error = Command::new(REAL).args(&arguments).exec();
     Err(error).with_context(|| format!("become {REAL}"))
@@ -47,7 +49,7 @@ fn starts(arguments: &[OsString]) -> Option<PathBuf> {
     Some(bundle)
 }
 
-fn check(bundle: &Path) -> anyhow::Result<()> {
+fn admit(bundle: &Path) -> anyhow::Result<()> {
     let path = bundle.join("config.json");
     let mut text = Vec::new();
     File::open(&path)
@@ -59,8 +61,13 @@ fn check(bundle: &Path) -> anyhow::Result<()> {
             path.display()
         );
     }
-    let config: serde_json::Value =
+    let mut config: serde_json::Value =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?;
+    if certify::insert_gate(&mut config, Path::new(RUN_DIR))? {
+        std::fs::write(&path, config.to_string())
+            .with_context(|| format!("write {}", path.display()))?;
+        return Ok(());
+    }
     policy::check_build_step(&config, cgroups::HOUSEKEEPING)?;
     Ok(())
 }

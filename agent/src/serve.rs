@@ -19,11 +19,12 @@ use cpulist::CpuSet;
 use host::{RealTree, Tree};
 use stillmetal_init::cmdline::{BootConfig, Smt};
 use stillmetal_init::log::marker;
+use stillmetal_node::certify::{self, Certifier};
 use stillmetal_node::engine::client::EngineClient;
 use stillmetal_node::engine::{Engine, EngineOptions, EngineSpec, EngineState};
 use stillmetal_node::placement::Placer;
 use stillmetal_node::placement::ledger::Token;
-use stillmetal_node::{Http, Node, Parts, Processes, cgroups, since_boot};
+use stillmetal_node::{Http, Node, Parts, Processes, SharedReport, cgroups, since_boot};
 use stillmetal_tune::irqs::Steering;
 use stillmetal_tune::{Applied, LatencyHold, Plan};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     pin_to(&housekeeping)
         .with_context(|| format!("run on the housekeeping CPUs {housekeeping}"))?;
     cgroups::set_up(&*tree, &housekeeping).context("confine agent and engine")?;
+    certify::mount_desks(&arguments.run_dir).context("mount the place where runs are prepared")?;
     let threads = housekeeping.len().clamp(1, 4);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -113,16 +115,29 @@ async fn serve(
     let processes = Processes::new(
         Arc::clone(&placer),
         Arc::clone(&tree),
-        agent,
+        agent.clone(),
         tasks.clone(),
         serving.clone(),
     );
+    let (report, plan) = (SharedReport::default(), Arc::new(OnceLock::new()));
+    let certifier = Arc::new(Certifier::new(certify::Parts {
+        placer: Arc::clone(&placer),
+        tree: Arc::clone(&tree),
+        client: client.clone(),
+        run_dir: run_dir.to_path_buf(),
+        agent,
+        tasks: tasks.clone(),
+        report: Arc::clone(&report),
+        plan: Arc::clone(&plan),
+    }));
     let node = Arc::new(Node::new(Parts {
         tree: Arc::clone(&tree),
         engine,
         client: client.clone(),
         placer,
         processes,
+        certifier,
+        report,
         memory_low,
     }));
 
@@ -138,7 +153,6 @@ async fn serve(
         }
     };
     tasks.spawn(watch_engine(Arc::clone(&node), serving.clone()));
-    let plan = Arc::new(OnceLock::new());
     tasks.spawn(watch_containers(
         Arc::clone(&node),
         Arc::clone(&plan),
@@ -222,7 +236,7 @@ async fn listen(
     let tls = pki::server_config(&read("ca.pem")?, &read("node.pem")?, &read("node.key")?)
         .context("use the node's certificate")?;
     let parts = stillmetal_proxy::Parts {
-        placement: Arc::clone(node.placer()) as _,
+        placement: Arc::clone(node.certifier()) as _,
         node_api: Arc::new(Http::new(Arc::clone(node))),
         engine: Arc::new(node.engine().clone()),
     };
@@ -288,6 +302,7 @@ async fn watch_engine(node: Arc<Node>, stop: CancellationToken) {
         if ready {
             marker("engine ready");
             node.placer().reconcile().await;
+            node.certifier().settle_interrupted().await;
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -30,6 +30,7 @@ pub const KERNEL: &str = "stillmetal-kernel";
 const OUTPUTS: [&str; 5] = [INITRD, SSH_IMAGE, MANIFEST, CMDLINE, SUMS];
 
 const AGENT: &str = "usr/sbin/stillmetal-agent";
+const GATE: &str = "usr/lib/stillmetal/gate";
 
 /// The image cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,8 @@ pub struct Request {
     pub agent: PathBuf,
     /// What runs as stage one: the agent, or a smaller program that does only that.
     pub init: PathBuf,
+    /// The start gate of certified containers.
+    pub gate: PathBuf,
     pub out: PathBuf,
     pub compression: Compression,
 }
@@ -96,7 +99,7 @@ pub struct Built {
 /// # Errors
 /// When an input is missing or unusable, or a step fails.
 pub fn build(request: &Request) -> Result<Built, BuildError> {
-    for binary in [&request.agent, &request.init] {
+    for binary in [&request.agent, &request.init, &request.gate] {
         match closure::inspect("agent", &file::read(binary)?)? {
             Some(elf) if elf.needed.is_empty() && elf.interpreter.is_none() => {}
             _ => return Err(BuildError::Agent(binary.clone())),
@@ -155,6 +158,7 @@ fn key(request: &Request, crates: &[Crate]) -> Result<Sha256, BuildError> {
     }
     key.add_file("agent", &request.agent)?;
     key.add_file("init", &request.init)?;
+    key.add_file("gate", &request.gate)?;
     key.add_file("kernel", &request.kernel)?;
     let source = kernel::source(&request.kernel_source, &request.kernel)?;
     key.add("kernel source", format!("{source:?}").as_bytes());
@@ -201,6 +205,7 @@ fn assemble(
     off_lock.extend(kernel_off_lock);
     off_lock.sort_by(|a, b| a.package.cmp(&b.package));
     root.file(AGENT, 0o755, &request.agent)?;
+    root.file(GATE, 0o755, &request.gate)?;
     if let Some(modules) = &request.modules {
         contents::add_modules(&mut root, modules)?;
     }

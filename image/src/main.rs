@@ -48,6 +48,9 @@ struct Build {
     /// Statically linked stillmetal-agent.
     #[arg(long, value_name = "BINARY")]
     agent: PathBuf,
+    /// The start gate, static too.
+    #[arg(long)]
+    gate: PathBuf,
     /// Static program for /init of the initramfs, if not the agent itself.
     #[arg(long, value_name = "BINARY")]
     init: Option<PathBuf>,
@@ -175,6 +178,7 @@ fn run_build(build: Build, data: PathBuf, cache: PathBuf) -> anyhow::Result<()> 
             .unwrap_or_else(|| data.with_file_name("kernel-config").join("source.lock")),
         init: build.init.unwrap_or_else(|| build.agent.clone()),
         agent: build.agent,
+        gate: build.gate,
         out: build.out.clone(),
         compression,
         data,

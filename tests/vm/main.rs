@@ -9,6 +9,7 @@
 
 mod access;
 mod boot;
+mod certify;
 mod cmdline;
 mod docker;
 mod host;

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use stillmetal_proxy::{Body, NodeApi};
 
 use crate::Node;
+use crate::certify::Found;
 use crate::power::PowerRequest;
 
 /// Bodies of this API are small JSON objects.
@@ -60,7 +61,7 @@ impl Http {
                     }
                 }
                 if wants_text(&request, &query) {
-                    return Ok(text(crate::status::render(&status)));
+                    return Ok(plain(crate::status::render(&status)));
                 }
                 json(StatusCode::OK, &status)
             }
@@ -76,6 +77,19 @@ impl Http {
                     .map_err(|error: cpulist::ParseError| bad(error.to_string()))?;
                 let container = query.get("container").map(String::as_str);
                 json(StatusCode::OK, &self.node.counters(cpus, container).await?)
+            }
+            (&Method::GET, ["certificates"]) => json(StatusCode::OK, &self.node.certifier().list()),
+            (&Method::GET, ["certificates", id]) => {
+                let wait = seconds(query.get("wait"))?.min(LONGEST_WAIT);
+                let text = certificate(id, self.node.certifier().certificate(id, wait).await)?;
+                if wants_text(&request, &query) {
+                    let certificate = serde_json::from_str(&text).map_err(|error| Denial {
+                        status: 500,
+                        message: format!("the certificate kept for {id}: {error}"),
+                    })?;
+                    return Ok(plain(quiet::render(&certificate)));
+                }
+                Ok(respond(StatusCode::OK, "application/json", text.into()))
             }
             (&Method::GET, ["processes"]) => json(StatusCode::OK, &self.node.processes().list()),
             (&Method::POST, ["processes"]) => {
@@ -111,7 +125,10 @@ impl Http {
                 crate::power::ask_init(wanted.action)?;
                 json(StatusCode::ACCEPTED, &wanted)
             }
-            (_, ["health" | "node" | "manifest" | "counters"]) => Err(wrong_method(&method, "GET")),
+            (_, ["health" | "node" | "manifest" | "counters" | "certificates"]) => {
+                Err(wrong_method(&method, "GET"))
+            }
+            (_, ["certificates", _]) => Err(wrong_method(&method, "GET")),
             (_, ["processes"]) => Err(wrong_method(&method, "GET, POST")),
             (_, ["processes", _]) => Err(wrong_method(&method, "GET, DELETE")),
             (_, ["power"]) => Err(wrong_method(&method, "POST")),
@@ -144,7 +161,7 @@ fn not_found(path: &str) -> Denial {
     Denial {
         status: 404,
         message: format!(
-            "no resource {path}; there are /stillmetal/v1/{{health,node,counters,manifest,processes,power}}"
+            "no resource {path}; there are /stillmetal/v1/{{health,node,counters,manifest,certificates,processes,power}}"
         ),
     }
 }
@@ -154,6 +171,26 @@ fn no_process(id: u64) -> Denial {
         status: 404,
         message: format!("no host process {id}; GET /stillmetal/v1/processes lists them"),
     }
+}
+
+fn certificate(id: &str, found: Found) -> Result<String, Denial> {
+    let (status, why) = match found {
+        Found::Certificate(text) => return Ok(text),
+        Found::Measuring => (
+            409,
+            "its run is still being measured; ask again, or with ?wait=60",
+        ),
+        Found::Nothing => (
+            404,
+            "no run of that container was certified here; start containers with --label \
+             stillmetal.certify=true on isolated CPUs (GET /stillmetal/v1/certificates lists what \
+             there is; ids may be shortened, names are not known after a container's removal)",
+        ),
+    };
+    Err(Denial {
+        status,
+        message: format!("no certificate of container {id}: {why}"),
+    })
 }
 
 fn bad(message: String) -> Denial {
@@ -247,7 +284,7 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response<Body>, D
     Ok(respond(status, "application/json", text.into()))
 }
 
-fn text(text: String) -> Response<Body> {
+fn plain(text: String) -> Response<Body> {
     respond(StatusCode::OK, "text/plain; charset=utf-8", text.into())
 }
 

@@ -1,9 +1,10 @@
 //! The node behind the API: it supervises the engine, places containers on isolated CPUs, runs
-//! host processes, and reports what it is and counts.
+//! host processes, certifies runs, and reports what it is and counts.
 //!
 //! It implements the traits of `stillmetal-proxy`; it never sees a TLS connection or a Docker
 //! request. Kernel files are reached through [`host::Tree`] only.
 
+pub mod certify;
 pub mod cgroups;
 pub mod engine;
 mod http;
@@ -14,7 +15,7 @@ mod process;
 pub mod status;
 
 pub use http::Http;
-pub use node::{Node, Parts, since_boot};
+pub use node::{Node, Parts, SharedReport, since_boot};
 pub use process::Processes;
 
 /// An error and its causes in one line, for logs and answers.

@@ -13,6 +13,7 @@ use policy::{Denial, NodeFacts};
 use stillmetal_tune::Plan;
 use stillmetal_tune::apply::{Reach, drift};
 
+use crate::certify::Certifier;
 use crate::cgroups;
 use crate::engine::client::EngineClient;
 use crate::engine::{Engine, EngineState};
@@ -28,8 +29,10 @@ const MANIFEST_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Node {
     parts: Parts,
-    report: RwLock<Option<Report>>,
 }
+
+/// What tuning found, once it has finished.
+pub type SharedReport = Arc<RwLock<Option<Report>>>;
 
 /// What a node is made of.
 pub struct Parts {
@@ -38,6 +41,8 @@ pub struct Parts {
     pub client: EngineClient,
     pub placer: Arc<Placer>,
     pub processes: Processes,
+    pub certifier: Arc<Certifier>,
+    pub report: SharedReport,
     /// Why the engine is not started, when there is too little memory for it.
     pub memory_low: Option<String>,
 }
@@ -53,10 +58,7 @@ impl std::fmt::Debug for Parts {
 impl Node {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self {
-            parts,
-            report: RwLock::new(None),
-        }
+        Self { parts }
     }
 
     /// Takes over what tuning found: from here on pinned work can be judged.
@@ -74,7 +76,11 @@ impl Node {
                 nodes: report.cpus.numa_nodes.clone(),
             },
         );
-        *self.report.write().unwrap_or_else(PoisonError::into_inner) = Some(report);
+        *self
+            .parts
+            .report
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(report);
     }
 
     /// Looks whether the knobs are still as tuning left them, without disturbing pinned work; what
@@ -105,7 +111,12 @@ impl Node {
 
     /// Changes the report in place (interrupts that appeared later).
     pub fn update_report(&self, change: impl FnOnce(&mut Report)) {
-        if let Some(report) = &mut *self.report.write().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(report) = &mut *self
+            .parts
+            .report
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
             change(report);
         }
     }
@@ -113,6 +124,11 @@ impl Node {
     #[must_use]
     pub fn processes(&self) -> &Processes {
         &self.parts.processes
+    }
+
+    #[must_use]
+    pub fn certifier(&self) -> &Arc<Certifier> {
+        &self.parts.certifier
     }
 
     #[must_use]
@@ -135,6 +151,7 @@ impl Node {
         let tree = &*self.parts.tree;
         let line = |path: &str| tree.read(path).ok().map(|text| text.trim().to_owned());
         let report = self
+            .parts
             .report
             .read()
             .unwrap_or_else(PoisonError::into_inner)

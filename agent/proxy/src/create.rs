@@ -51,6 +51,9 @@ async fn create(
         Some(PlacementRequest::Pinned(pin)) => {
             let claimed = placement_of.claim(pin, name).await?;
             policy::set_cgroup_parent(&mut body, &claimed.cgroup_parent);
+            if let Some(runtime) = claimed.runtime {
+                policy::set_runtime(&mut body, runtime);
+            }
             Some(claimed)
         }
         Some(PlacementRequest::Housekeeping) | None => None,

@@ -21,6 +21,8 @@ pub type Body = BoxBody<Bytes, BodyError>;
 pub struct Claimed {
     /// Goes into `HostConfig.CgroupParent` of the create request.
     pub cgroup_parent: String,
+    /// Goes into `HostConfig.Runtime`; `None`: the engine's default.
+    pub runtime: Option<&'static str>,
     /// Names the claim in [`Placement::created`] and [`Placement::abandoned`].
     pub token: String,
 }
@@ -52,7 +54,7 @@ pub trait Placement: Send + Sync + 'static {
     fn started<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, ()>;
 
     /// Puts back what the user asked for into an inspect answer (`HostConfig.CgroupParent`,
-    /// `CpusetCpus`, `CpusetMems`).
+    /// `CpusetCpus`, `CpusetMems`, `Runtime`), and adds what the node knows of its last run.
     fn restore_view(&self, inspect: &mut serde_json::Value);
 }
 

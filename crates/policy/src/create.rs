@@ -67,6 +67,16 @@ fn container_mode(body: &Value) -> &str {
 
 /// Puts the container into a cgroup, after [`crate::check_body`] accepted `create_body`.
 pub fn set_cgroup_parent(create_body: &mut Value, parent: &str) {
+    set_host_config(create_body, "CgroupParent", parent);
+}
+
+/// Has the container started by one of the engine's runtimes, after [`crate::check_body`] accepted
+/// `create_body`.
+pub fn set_runtime(create_body: &mut Value, runtime: &str) {
+    set_host_config(create_body, "Runtime", runtime);
+}
+
+fn set_host_config(create_body: &mut Value, key: &str, value: &str) {
     let Value::Object(body) = create_body else {
         return;
     };
@@ -74,5 +84,5 @@ pub fn set_cgroup_parent(create_body: &mut Value, parent: &str) {
     if !config.is_object() {
         *config = Value::Object(Map::new());
     }
-    config["CgroupParent"] = Value::from(parent);
+    config[key] = Value::from(value);
 }

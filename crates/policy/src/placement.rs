@@ -2,24 +2,31 @@
 //!
 //! A set inside the isolated CPUs, or label `stillmetal.cpus=N`, becomes a claim that the agent
 //! turns into an exclusive partition; the engine must then not see the set (it refuses CPUs that
-//! lie in a partition), so it is taken out of the body and kept in the [`Pin`].
+//! lie in a partition), so it is taken out of the body and kept in the [`Pin`]. Label
+//! `stillmetal.certify=true` asks for a noise certificate of the run on those CPUs.
 
 use cpulist::CpuSet;
+use quiet::JobClass;
 use serde_json::{Map, Value};
 
 use crate::denial::{Denial, shown};
 use crate::schema::Read;
-use crate::{CpuChoice, NodeFacts, Pin, PlacementRequest};
+use crate::{Certify, CpuChoice, NodeFacts, Pin, PlacementRequest};
 
 const CPUS_LABEL: &str = "stillmetal.cpus";
 const CERTIFY_LABEL: &str = "stillmetal.certify";
+const CLASS_LABEL: &str = "stillmetal.class";
+const CANARY_LABEL: &str = "stillmetal.canary";
 const PREFIX: &str = "stillmetal.";
+/// Seconds that each canary runs when the request does not say (quiet.md §8).
+const CANARY_SECONDS: u32 = 5;
+const LONGEST_CANARY_SECONDS: u32 = 600;
 
 /// Reads the request and takes the set of a pinned container out of `body`.
 pub(crate) fn place(body: &mut Value, node: &NodeFacts) -> Result<PlacementRequest, Denial> {
-    let count = match body.get("Labels").and_then(Value::as_object) {
-        Some(labels) => check_labels(labels)?,
-        None => None,
+    let (count, certify) = match body.get("Labels").and_then(Value::as_object) {
+        Some(labels) => (check_labels(labels)?, check_certify(labels)?),
+        None => (None, None),
     };
     let mut none = Map::new();
     let config = body
@@ -41,15 +48,40 @@ pub(crate) fn place(body: &mut Value, node: &NodeFacts) -> Result<PlacementReque
         (None, None) => None,
     };
     let Some(cpus) = choice else {
+        if certify.is_some() {
+            return Err(Denial::malformed(format!(
+                "label {CERTIFY_LABEL} is for containers on isolated CPUs: add --cpuset-cpus or label {CPUS_LABEL}; {}",
+                offer(node)
+            )));
+        }
         return Ok(PlacementRequest::Housekeeping);
     };
+    if certify.is_some() {
+        certifiable(config)?;
+    }
     config.retain(|key, _| key != "CpusetCpus" && key != "CpusetMems");
     Ok(PlacementRequest::Pinned(Pin {
         cpus,
         mems,
         asked_cpuset_cpus,
         asked_cpuset_mems,
+        certify,
     }))
+}
+
+/// What a measured run excludes: each start is one run, begun by the node.
+fn certifiable(config: &Map<String, Value>) -> Result<(), Denial> {
+    let restart = config
+        .get("RestartPolicy")
+        .and_then(Value::as_object)
+        .map_or("", |policy| policy.text("Name"));
+    if !matches!(restart, "" | "no") {
+        return Err(Denial::malformed(format!(
+            "label {CERTIFY_LABEL} and --restart {} exclude each other: a restart by the engine would run unmeasured; leave --restart out",
+            shown(restart)
+        )));
+    }
+    Ok(())
 }
 
 /// Some only for a set inside the isolated CPUs; a housekeeping set stays the engine's business.
@@ -136,9 +168,9 @@ fn parse_list(key: &str, text: &str) -> Result<Option<CpuSet>, Denial> {
 /// Checks the labels of our namespace; the value of `stillmetal.cpus` if it is there.
 fn check_labels(labels: &Map<String, Value>) -> Result<Option<u32>, Denial> {
     for key in labels.keys().filter(|key| key.starts_with(PREFIX)) {
-        if key != CPUS_LABEL && key != CERTIFY_LABEL {
+        if ![CPUS_LABEL, CERTIFY_LABEL, CLASS_LABEL, CANARY_LABEL].contains(&key.as_str()) {
             return Err(Denial::malformed(format!(
-                "label {} is not one of this node's: labels `{PREFIX}*` are {CPUS_LABEL} and {CERTIFY_LABEL}; use another prefix for yours",
+                "label {} is not one of this node's: labels `{PREFIX}*` are {CPUS_LABEL}, {CERTIFY_LABEL}, {CLASS_LABEL} and {CANARY_LABEL}; use another prefix for yours",
                 shown(key)
             )));
         }
@@ -155,4 +187,51 @@ fn check_labels(labels: &Map<String, Value>) -> Result<Option<u32>, Denial> {
             shown(text)
         ))),
     }
+}
+
+/// `stillmetal.certify=true` with its class and canary, if the labels ask for it.
+fn check_certify(labels: &Map<String, Value>) -> Result<Option<Certify>, Denial> {
+    let asked = match labels.text(CERTIFY_LABEL) {
+        "true" => true,
+        "" | "false" => false,
+        other => {
+            return Err(Denial::malformed(format!(
+                "label {CERTIFY_LABEL}={} is neither true nor false",
+                shown(other)
+            )));
+        }
+    };
+    if !asked {
+        for key in [CLASS_LABEL, CANARY_LABEL] {
+            if labels.contains_key(key) {
+                return Err(Denial::malformed(format!(
+                    "label {key} says how to certify, and {CERTIFY_LABEL}=true is missing: add it or leave {key} out"
+                )));
+            }
+        }
+        return Ok(None);
+    }
+    let class = match labels.text(CLASS_LABEL) {
+        "" => JobClass::default(),
+        text => text
+            .parse()
+            .map_err(|error| Denial::malformed(format!("label {CLASS_LABEL}={text}: {error}")))?,
+    };
+    let canary_seconds = match labels.text(CANARY_LABEL) {
+        "" => CANARY_SECONDS,
+        text => text
+            .parse()
+            .ok()
+            .filter(|seconds| *seconds <= LONGEST_CANARY_SECONDS)
+            .ok_or_else(|| {
+                Denial::malformed(format!(
+                    "label {CANARY_LABEL}={} is no number of seconds from 0 (no canary: nothing is proven) to {LONGEST_CANARY_SECONDS}",
+                    shown(text)
+                ))
+            })?,
+    };
+    Ok(Some(Certify {
+        class,
+        canary_seconds,
+    }))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bollard::Docker;
 use bollard::query_parameters::{
     EventsOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
-    StopContainerOptions,
+    StopContainerOptions, WaitContainerOptions,
 };
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -22,6 +22,19 @@ const ANSWER_SECONDS: u64 = 30;
 #[derive(Debug, Clone)]
 pub struct EngineClient {
     socket: PathBuf,
+}
+
+/// A container as far as a certificate tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Of its first process; 0: it does not run.
+    pub pid: u32,
+    /// When it started last, as the engine writes it; another text after each start.
+    pub started_at: String,
+    /// Digest of the image.
+    pub image: String,
+    /// The program and its arguments, entrypoint included.
+    pub argv: Vec<String>,
 }
 
 impl EngineClient {
@@ -88,6 +101,43 @@ impl EngineClient {
             .await
             .map_err(|error| missing_or(id_or_name, "inspect a container", error))?;
         Ok(found.state.and_then(|state| state.pid).unwrap_or(0))
+    }
+
+    /// What a certificate says of a container.
+    ///
+    /// # Errors
+    /// [`ContainersError`].
+    pub async fn about(&self, id: &str) -> Result<About, ContainersError> {
+        let docker = self.connect().map_err(|error| engine("connect", error))?;
+        let found = docker
+            .inspect_container(id, None::<InspectContainerOptions>)
+            .await
+            .map_err(|error| missing_or(id, "inspect a container", error))?;
+        let program = found.path.into_iter();
+        let state = found.state.unwrap_or_default();
+        Ok(About {
+            pid: state.pid.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
+            started_at: state.started_at.unwrap_or_default(),
+            image: found.image.unwrap_or_default(),
+            argv: program.chain(found.args.unwrap_or_default()).collect(),
+        })
+    }
+
+    /// The exit code of a container, when it has ended; `None`: the engine does not know it.
+    pub async fn exit_code(&self, id: &str) -> Option<i32> {
+        let docker = self.connect().ok()?;
+        let mut ends = docker.wait_container(id, None::<WaitContainerOptions>);
+        match ends.next().await? {
+            Ok(end) => i32::try_from(end.status_code).ok(),
+            // bollard makes an error of a code other than 0
+            Err(bollard::errors::Error::DockerContainerWaitError { code, .. }) => {
+                i32::try_from(code).ok()
+            }
+            Err(error) => {
+                tracing::warn!(id, %error, "a container's end was not told");
+                None
+            }
+        }
     }
 
     /// Notifies whenever a container ended or was removed, and once after each (re)connection,

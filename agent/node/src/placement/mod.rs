@@ -10,7 +10,7 @@ pub mod ledger;
 mod reconcile;
 pub mod records;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -18,13 +18,14 @@ use std::time::Duration;
 use cpulist::CpuSet;
 use futures_util::future::BoxFuture;
 use host::Tree;
-use policy::{CpuChoice, Denial, NodeFacts, Pin};
+use policy::{Certify, CpuChoice, Denial, NodeFacts, Pin};
 use stillmetal_proxy::{Claimed, Placement};
 
+use crate::certify::RUNTIME;
 use crate::cgroups;
 use containers::{Containers, ContainersError};
 use ledger::{Holder, Ledger, Pool, Refusal, Token, Wish};
-use records::{Record, RecordError, Records};
+use records::{Asked, Record, RecordError, Records};
 
 /// Keeps the promises of the ledger.
 pub struct Placer {
@@ -42,9 +43,11 @@ pub struct Placer {
 struct Books {
     ledger: Ledger,
     records: Records,
-    asked: HashMap<Token, (String, String)>,
+    asked: HashMap<Token, Asked>,
     /// When each claim last changed: a list of containers older than that says nothing about it.
     touched: HashMap<Token, Duration>,
+    /// Claims that stay as they are when their container ends: its run is still being measured.
+    kept: HashSet<Token>,
 }
 
 impl std::fmt::Debug for Placer {
@@ -72,16 +75,11 @@ impl Placer {
             ledger: Ledger::default(),
             asked: HashMap::new(),
             touched: HashMap::new(),
+            kept: HashSet::new(),
             records,
         };
         for (token, record) in books.records.load()? {
-            books.asked.insert(
-                token.clone(),
-                (
-                    record.asked_cpuset_cpus.clone(),
-                    record.asked_cpuset_mems.clone(),
-                ),
-            );
+            books.asked.insert(token.clone(), record.asked);
             books.ledger.readopt(token, record.claim);
         }
         Ok(Self {
@@ -107,7 +105,9 @@ impl Placer {
     pub async fn claim_process(&self, wish: Wish, id: &str) -> Result<(Token, CpuSet), Denial> {
         self.refuse_if_unfit()?;
         let holder = Holder::Process { id: id.to_owned() };
-        let token = self.open_claim(wish, None, holder, ("", "")).await?;
+        let token = self
+            .open_claim(wish, None, holder, Asked::default())
+            .await?;
         let cpus = match self.make_partition(&token) {
             Ok(cpus) => cpus,
             Err(denial) => {
@@ -126,6 +126,36 @@ impl Placer {
         let mut books = self.books();
         books.forget(token);
         self.drop_partition(token);
+    }
+
+    /// Keeps a claim and its partition even when its container ends, until [`Placer::let_go`].
+    pub fn keep(&self, token: &Token) {
+        self.books().kept.insert(token.clone());
+    }
+
+    /// Ends [`Placer::keep`], and frees the CPUs if the container has ended.
+    pub async fn let_go(&self, token: &Token) {
+        self.books().kept.remove(token);
+        self.reconcile().await;
+    }
+
+    /// How runs of a claim's container are measured; `None`: they are not.
+    #[must_use]
+    pub fn certify(&self, token: &Token) -> Option<Certify> {
+        self.books().asked.get(token)?.certify.clone()
+    }
+
+    /// Whether there is any container whose runs are measured.
+    #[must_use]
+    pub fn certifies(&self) -> bool {
+        let books = self.books();
+        books.asked.values().any(|asked| asked.certify.is_some())
+    }
+
+    /// The claim that a container was created with, and the container's id.
+    pub async fn claim_of(&self, id_or_name: &str) -> Option<(Token, String)> {
+        let seen = self.engine.inspect(id_or_name).await.ok()?;
+        Some((cgroups::token_of(&seen.cgroup_parent)?, seen.id))
     }
 
     /// Claims as they are, for the node's report.
@@ -168,7 +198,7 @@ impl Placer {
         wish: Wish,
         mems: Option<CpuSet>,
         holder: Holder,
-        asked: (&str, &str),
+        asked: Asked,
     ) -> Result<Token, Denial> {
         let attempt = || {
             let now = (self.clock)();
@@ -179,7 +209,7 @@ impl Placer {
                 wish.clone(),
                 mems.clone(),
                 holder.clone(),
-                asked,
+                asked.clone(),
                 now,
             )
         };
@@ -192,6 +222,14 @@ impl Placer {
     }
 
     async fn take_for_start(&self, token: &Token) -> Result<(), Denial> {
+        if self.books().kept.contains(token) {
+            return Err(Denial {
+                status: 409,
+                message: "the container's last run is still being measured (the canary after it): \
+                          wait until its certificate is there, then start it again"
+                    .into(),
+            });
+        }
         let attempt = || {
             let now = (self.clock)();
             self.books().change(token, now, |ledger| {
@@ -247,12 +285,11 @@ impl Books {
         wish: Wish,
         mems: Option<CpuSet>,
         holder: Holder,
-        asked: (&str, &str),
+        asked: Asked,
         now: Duration,
     ) -> Result<Token, Refusal> {
         self.ledger.open(token.clone(), wish, mems, holder, now)?;
-        self.asked
-            .insert(token.clone(), (asked.0.to_owned(), asked.1.to_owned()));
+        self.asked.insert(token.clone(), asked);
         self.keep(&token, now);
         Ok(token)
     }
@@ -269,12 +306,9 @@ impl Books {
         let Some(claim) = self.ledger.claims().get(token) else {
             return;
         };
-        let (asked_cpuset_cpus, asked_cpuset_mems) =
-            self.asked.get(token).cloned().unwrap_or_default();
         let record = Record {
             claim: claim.clone(),
-            asked_cpuset_cpus,
-            asked_cpuset_mems,
+            asked: self.asked.get(token).cloned().unwrap_or_default(),
         };
         if let Err(error) = self.records.save(token, &record) {
             // The claim still holds in this process; only a killed agent would forget it, and
@@ -314,16 +348,18 @@ impl Placement for Placer {
                 id: None,
                 name: name.map(str::to_owned),
             };
-            let asked = (
-                pin.asked_cpuset_cpus.as_str(),
-                pin.asked_cpuset_mems.as_str(),
-            );
+            let asked = Asked {
+                cpuset_cpus: pin.asked_cpuset_cpus.clone(),
+                cpuset_mems: pin.asked_cpuset_mems.clone(),
+                certify: pin.certify.clone(),
+            };
             let token = self
                 .open_claim(wish, pin.mems.clone(), holder, asked)
                 .await?;
             let cgroup_parent = format!("/{}", cgroups::partition_name(&token));
             Ok(Claimed {
                 cgroup_parent,
+                runtime: pin.certify.as_ref().map(|_| RUNTIME),
                 token: token.0,
             })
         })
@@ -399,11 +435,12 @@ impl Placement for Placer {
         else {
             return;
         };
-        let (cpus, mems) = self.books().asked.get(&token).cloned().unwrap_or_default();
+        let asked = self.books().asked.get(&token).cloned().unwrap_or_default();
         for (key, value) in [
             ("CgroupParent", String::new()),
-            ("CpusetCpus", cpus),
-            ("CpusetMems", mems),
+            ("CpusetCpus", asked.cpuset_cpus),
+            ("CpusetMems", asked.cpuset_mems),
+            ("Runtime", "runc".to_owned()),
         ] {
             host_config.insert(key.into(), value.into());
         }

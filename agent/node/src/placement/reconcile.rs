@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Placer;
 use super::containers::Seen;
 use super::ledger::{Claim, Hold, Holder, RESERVATION, Token, Wish};
+use super::records::Asked;
 use crate::cgroups;
 
 /// What to do about one claim: decided without touching anything.
@@ -89,11 +90,8 @@ impl Placer {
             .map(|(t, c)| (t.clone(), c.clone()))
             .collect();
         for (token, claim) in claims {
-            if books
-                .touched
-                .get(&token)
-                .is_some_and(|touched| *touched >= asked_at)
-            {
+            let changed_since = books.touched.get(&token).is_some_and(|at| *at >= asked_at);
+            if changed_since || books.kept.contains(&token) {
                 continue;
             }
             match decide(&claim, by_token.get(&token), now) {
@@ -157,9 +155,13 @@ impl Placer {
             cpus: cpus.clone(),
             mems,
         };
-        books
-            .asked
-            .insert(token.clone(), (cpus.to_string(), String::new()));
+        books.asked.insert(
+            token.clone(),
+            Asked {
+                cpuset_cpus: cpus.to_string(),
+                ..Asked::default()
+            },
+        );
         books.ledger.readopt(token.clone(), claim);
         books.keep(token, now);
     }

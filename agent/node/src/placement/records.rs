@@ -5,16 +5,25 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use policy::Certify;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Claim, Token};
 
-/// What is kept of a claim beside the claim itself: what the user typed, for `docker inspect`.
+/// What is kept of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub claim: Claim,
-    pub asked_cpuset_cpus: String,
-    pub asked_cpuset_mems: String,
+    pub asked: Asked,
+}
+
+/// What the user typed: for `docker inspect`, and for how runs are measured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    /// `None`: its runs are not measured.
+    pub certify: Option<Certify>,
 }
 
 /// A claim could not be kept or forgotten.

@@ -119,6 +119,7 @@ fn pin(list: &str) -> Pin {
         mems: None,
         asked_cpuset_cpus: list.into(),
         asked_cpuset_mems: String::new(),
+        certify: None,
     }
 }
 

@@ -68,6 +68,7 @@ impl Placement for FakeNode {
             self.note(format!("claim {cpus} for {}", name.unwrap_or("-")));
             Ok(Claimed {
                 cgroup_parent: "/stillmetal-t1".into(),
+                runtime: None,
                 token: "t1".into(),
             })
         })

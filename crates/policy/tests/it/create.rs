@@ -330,7 +330,7 @@ fn placement() {
     assert_eq!(
         place(
             &none,
-            &json!({"stillmetal.certify": "no", "mine": "x"}),
+            &json!({"stillmetal.certify": "false", "mine": "x"}),
             &node()
         ),
         housekeeping
@@ -403,4 +403,50 @@ fn cgroup_parent_is_set_whatever_the_body_has() {
         set_cgroup_parent(&mut body, "/stillmetal-1");
         assert_eq!(body["HostConfig"]["CgroupParent"], "/stillmetal-1");
     }
+}
+
+#[test]
+fn certified_runs_are_pinned_and_started_by_the_node_only() {
+    let pinned = json!({"CpusetCpus": "2"});
+    let certify = |labels: Value| match place(&pinned, &labels, &node()) {
+        Ok(PlacementRequest::Pinned(pin)) => Ok(pin.certify),
+        Ok(other) => panic!("{other:?}"),
+        Err(status) => Err(status),
+    };
+    let asked = |class, canary_seconds| {
+        Ok(Some(policy::Certify {
+            class,
+            canary_seconds,
+        }))
+    };
+    assert_eq!(certify(json!({})), Ok(None));
+    assert_eq!(certify(json!({"stillmetal.certify": "false"})), Ok(None));
+    let yes = json!({"stillmetal.certify": "true"});
+    assert_eq!(certify(yes.clone()), asked(quiet::JobClass::Compute, 5));
+    assert_eq!(
+        certify(json!({
+            "stillmetal.certify": "true", "stillmetal.class": "io", "stillmetal.canary": "0"
+        })),
+        asked(quiet::JobClass::Io, 0)
+    );
+    for labels in [
+        json!({"stillmetal.certify": "yes"}),
+        json!({"stillmetal.class": "io"}),
+        json!({"stillmetal.certify": "true", "stillmetal.class": "calm"}),
+        json!({"stillmetal.certify": "true", "stillmetal.canary": "-1"}),
+        json!({"stillmetal.certify": "true", "stillmetal.canary": "601"}),
+        json!({"stillmetal.certify": "true", "stillmetal.verdict": "quiet"}),
+    ] {
+        assert_eq!(certify(labels.clone()), Err(400), "{labels}");
+    }
+    for config in [
+        json!({}),
+        json!({"CpusetCpus": "0"}),
+        json!({"CpusetCpus": "2", "RestartPolicy": {"Name": "always"}}),
+    ] {
+        let refused = place(&config, &yes, &node()).unwrap_err();
+        assert_eq!(refused, 400, "{config}");
+    }
+    let once = json!({"CpusetCpus": "2", "RestartPolicy": {"Name": "no"}});
+    assert!(place(&once, &yes, &node()).is_ok());
 }

@@ -1,0 +1,307 @@
+//! Certified runs: a container with label `stillmetal.certify=true` gets a noise certificate for
+//! each of its starts.
+//!
+//! ```text
+//! create   placement takes the CPUs; the engine starts the container by the runtime `stillmetal`
+//! start    a run is begun (`desk`), the runtime puts the gate before the program (`bundle`)
+//! then     canary on each CPU · the gate opens, the program runs · canary again (`run`)
+//! always   ten snapshots a second from a housekeeping CPU (`sampler`), judged by the crate `quiet`
+//! end      the certificate is kept (`store`), the CPUs are free again
+//! ```
+
+mod bundle;
+mod canary;
+mod conditions;
+mod desk;
+mod ended;
+mod page;
+mod run;
+mod sampler;
+mod store;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use api::report::Report;
+use futures_util::future::BoxFuture;
+use host::Tree;
+use nix::time::{ClockId, clock_gettime};
+use policy::{Denial, NodeFacts, Pin};
+use quiet::Certificate;
+use stillmetal_proxy::{Claimed, Placement};
+use stillmetal_tune::Plan;
+use tokio_util::task::TaskTracker;
+
+pub use bundle::{RUNTIME, Unready, insert_gate};
+pub use desk::mount as mount_desks;
+
+use crate::SharedReport;
+use crate::engine::client::EngineClient;
+use crate::placement::Placer;
+use crate::placement::ledger::Token;
+use desk::Desk;
+use run::Run;
+use store::Store;
+
+/// What certified runs need of their node.
+#[derive(Clone)]
+pub struct Parts {
+    pub placer: Arc<Placer>,
+    pub tree: Arc<dyn Tree>,
+    pub client: EngineClient,
+    /// `/run/stillmetal` on the appliance.
+    pub run_dir: PathBuf,
+    /// This program, which enters a cgroup and then becomes another.
+    pub agent: PathBuf,
+    pub tasks: TaskTracker,
+    /// What tuning found, once it has finished.
+    pub report: SharedReport,
+    /// What tuning set, once it has finished.
+    pub plan: Arc<OnceLock<Plan>>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    pub(crate) fn report(&self) -> Option<Report> {
+        let report = self.report.read();
+        report.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Begins runs when their containers start, and keeps the certificates.
+pub struct Certifier {
+    parts: Parts,
+    store: Arc<Store>,
+    /// Containers whose run is under way, with when they had started before.
+    running: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl std::fmt::Debug for Certifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certifier").finish_non_exhaustive()
+    }
+}
+
+/// What is known of a container's certificate.
+#[derive(Debug)]
+pub enum Found {
+    /// The text of the JSON document.
+    Certificate(String),
+    /// Its run is not over yet.
+    Measuring,
+    Nothing,
+}
+
+impl Certifier {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let store = Arc::new(Store::new(parts.run_dir.join("certificates")));
+        Self {
+            parts,
+            store,
+            running: Arc::default(),
+        }
+    }
+
+    /// Gives the runs that an earlier agent had begun the certificates they are due: nothing is
+    /// proven of them. Once, when the engine answers.
+    pub async fn settle_interrupted(&self) {
+        for (token, container) in Desk::all(&self.parts.run_dir) {
+            if self.running().contains_key(&container) {
+                continue; // this agent's own
+            }
+            match Run::of(&self.parts, token.clone(), container).await {
+                Some(run) => {
+                    let (container, certificate) = run.interrupted();
+                    keep(&self.store, &container, &certificate);
+                }
+                None => Desk::at(&self.parts.run_dir, &token).close(),
+            }
+        }
+    }
+
+    /// The newest certificate of a container, by id or the beginning of one, after it is there or
+    /// `wait` has passed.
+    pub async fn certificate(&self, id: &str, wait: Duration) -> Found {
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let found = self.look(id);
+            if !matches!(found, Found::Measuring) || tokio::time::Instant::now() >= deadline {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn look(&self, id: &str) -> Found {
+        if id.is_empty() {
+            return Found::Nothing;
+        }
+        if self.running().keys().any(|running| running.starts_with(id)) {
+            return Found::Measuring;
+        }
+        match self.store.find(id).as_slice() {
+            [only] => self
+                .store
+                .read(only)
+                .map_or(Found::Nothing, Found::Certificate),
+            _ => Found::Nothing,
+        }
+    }
+
+    /// Ids of the containers that have a certificate.
+    #[must_use]
+    pub fn list(&self) -> Vec<String> {
+        let mut all = self.store.find("");
+        all.sort();
+        all
+    }
+
+    /// Makes ready for a certified container's start.
+    async fn begin(&self, id_or_name: &str) -> Result<(), Denial> {
+        let Some((token, container)) = self.certified(id_or_name).await else {
+            return Ok(());
+        };
+        let failed = |error: &dyn std::error::Error| Denial {
+            status: 500,
+            message: format!("the run could not be prepared: {}", crate::chain(error)),
+        };
+        let about = self.parts.client.about(&container).await;
+        let about = about.map_err(|error| failed(&error))?;
+        Desk::at(&self.parts.run_dir, &token)
+            .open(&container)
+            .map_err(|error| failed(&error))?;
+        self.parts.placer.keep(&token);
+        self.running().insert(container, about.started_at);
+        Ok(())
+    }
+
+    /// Measures the run that has begun, in the background.
+    async fn follow(&self, id_or_name: &str) {
+        let Some((token, container)) = self.certified(id_or_name).await else {
+            return;
+        };
+        let Some(started_before) = self.running().get(&container).cloned() else {
+            return;
+        };
+        let run = match Run::of(&self.parts, token, container.clone()).await {
+            Some(run) if run.started_at() != started_before => run,
+            run => {
+                if let Some(run) = run {
+                    run.give_up().await;
+                }
+                self.running().remove(&container);
+                return;
+            }
+        };
+        let (store, running) = (Arc::clone(&self.store), Arc::clone(&self.running));
+        self.parts.tasks.spawn(async move {
+            let (container, certificate) = run.drive().await;
+            if let Some(certificate) = certificate {
+                keep(&store, &container, &certificate);
+            }
+            lock(&running).remove(&container);
+        });
+    }
+
+    /// The claim and the id of a container whose runs are measured.
+    async fn certified(&self, id_or_name: &str) -> Option<(Token, String)> {
+        if !self.parts.placer.certifies() {
+            return None;
+        }
+        let (token, container) = self.parts.placer.claim_of(id_or_name).await?;
+        self.parts.placer.certify(&token)?;
+        Some((token, container))
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        lock(&self.running)
+    }
+
+    /// `pending` before the first run, then `measuring`, then the verdict of the newest run.
+    fn verdict(&self, container: &str) -> String {
+        match self.look(container) {
+            Found::Nothing => "pending".into(),
+            Found::Measuring => "measuring".into(),
+            Found::Certificate(text) => serde_json::from_str::<Certificate>(&text).map_or_else(
+                |_| "unreadable".into(),
+                |certificate| certificate.verdict.to_string(),
+            ),
+        }
+    }
+}
+
+fn lock(running: &Mutex<HashMap<String, String>>) -> MutexGuard<'_, HashMap<String, String>> {
+    // each change is one call: a panic leaves nothing half done
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn keep(store: &Store, container: &str, certificate: &Certificate) {
+    tracing::info!(container, verdict = %certificate.verdict, "run certified");
+    if let Err(error) = store.save(container, certificate) {
+        tracing::error!(container, %error, "the certificate could not be kept");
+    }
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC_RAW, the clock of everything in a certificate: no NTP slewing.
+pub(crate) fn raw_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_RAW)
+        .map(Duration::from)
+        .expect("CLOCK_MONOTONIC_RAW exists since Linux 2.6.28");
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Placement as the placer does it, with a run begun and followed at each start.
+impl Placement for Certifier {
+    fn facts(&self) -> NodeFacts {
+        self.parts.placer.facts()
+    }
+
+    fn claim<'a>(
+        &'a self,
+        pin: &'a Pin,
+        name: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Claimed, Denial>> {
+        self.parts.placer.claim(pin, name)
+    }
+
+    fn created<'a>(&'a self, token: &'a str, container_id: &'a str) -> BoxFuture<'a, ()> {
+        self.parts.placer.created(token, container_id)
+    }
+
+    fn abandoned<'a>(&'a self, token: &'a str) -> BoxFuture<'a, ()> {
+        self.parts.placer.abandoned(token)
+    }
+
+    fn starting<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, Result<(), Denial>> {
+        Box::pin(async move {
+            self.parts.placer.starting(id_or_name).await?;
+            self.begin(id_or_name).await
+        })
+    }
+
+    fn started<'a>(&'a self, id_or_name: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            self.parts.placer.started(id_or_name).await;
+            self.follow(id_or_name).await;
+        })
+    }
+
+    fn restore_view(&self, inspect: &mut serde_json::Value) {
+        self.parts.placer.restore_view(inspect);
+        let asked = inspect.pointer("/Config/Labels/stillmetal.certify")
+            == Some(&serde_json::Value::from("true"));
+        let id = inspect.get("Id").and_then(|id| id.as_str());
+        if let Some(id) = id.filter(|_| asked) {
+            let verdict = self.verdict(id);
+            inspect["Config"]["Labels"]["stillmetal.verdict"] = verdict.into();
+        }
+    }
+}

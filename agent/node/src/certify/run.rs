@@ -1,0 +1,427 @@
+//! One certified run, from its start to its certificate.
+//!
+//! The container has started, its gate sleeps. A thread of its own (nothing of the async runtime's)
+//! does the rest, with a deadline on every wait but the job's own. Whatever fails on the way makes
+//! the run unproven and is told; the user's program runs all the same.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cpulist::CpuSet;
+use gate::page::{Command as Order, State};
+use host::Tree;
+use host::cgroup::ROOT;
+use policy::Certify;
+use quiet::{
+    Certificate, Conditions, Evidence, Hardware, JobOutcome, Platform, Release, TickMode, Watch,
+    Window, WindowName, parse,
+};
+
+use super::canary::{Canaries, Perch};
+use super::conditions::{Guard, Place};
+use super::desk::Desk;
+use super::ended::Ended;
+use super::page::Page;
+use super::sampler::{Sampler, exiting};
+use super::{Parts, raw_ns};
+use crate::cgroups;
+use crate::engine::client::About;
+use crate::placement::ledger::Token;
+
+/// From the engine's answer to the gate's own first word.
+const GATE_DEADLINE: Duration = Duration::from_secs(60);
+/// A gate that is told to spin does so within a scheduling latency.
+const SPIN_DEADLINE: Duration = Duration::from_secs(10);
+/// From the last snapshot before the job to its first instruction.
+const LEAD: Duration = Duration::from_millis(10);
+/// How long nothing must have struck the job's CPUs before it is let go, and when that is given up.
+const SILENCE: Duration = Duration::from_millis(500);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two snapshots.
+const PERIOD: Duration = Duration::from_millis(100);
+/// Snapshots between two looks at the knobs.
+const LOOK_EVERY: u32 = 10;
+const POLL: Duration = Duration::from_millis(2);
+/// The engine reports an exit at once.
+const EXIT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A run that is under way.
+pub(crate) struct Run {
+    parts: Parts,
+    token: Token,
+    container: String,
+    certify: Certify,
+    about: About,
+    cpus: CpuSet,
+}
+
+/// What the thread found.
+#[derive(Default)]
+struct Measured {
+    windows: Vec<Window>,
+    before: Conditions,
+    after: Conditions,
+    release: Release,
+    oom_killed: Option<bool>,
+    /// Why it is not all there.
+    troubles: Vec<String>,
+}
+
+impl Run {
+    /// `None`: the engine or the placement do not know the container.
+    pub(crate) async fn of(parts: &Parts, token: Token, container: String) -> Option<Self> {
+        let about = match parts.client.about(&container).await {
+            Ok(about) => about,
+            Err(error) => {
+                tracing::warn!(container, error = %crate::chain(&error), "run not known");
+                return None;
+            }
+        };
+        let certify = parts.placer.certify(&token)?;
+        let claims = parts.placer.claims();
+        let own = claims.into_iter().find(|(other, _)| *other == token);
+        let cpus = own.map(|(_, claim)| claim.cpus).unwrap_or_default();
+        Some(Self {
+            parts: parts.clone(),
+            token,
+            container,
+            certify,
+            about,
+            cpus,
+        })
+    }
+
+    /// When its container started, as the engine writes it.
+    pub(crate) fn started_at(&self) -> &str {
+        &self.about.started_at
+    }
+
+    /// Puts everything back; to be called when the container did not start.
+    pub(crate) async fn give_up(&self) {
+        Desk::at(&self.parts.run_dir, &self.token).close();
+        self.parts.placer.let_go(&self.token).await;
+    }
+
+    /// A run of which the agent that began it was killed: whatever it had seen is lost.
+    pub(crate) fn interrupted(self) -> (String, Certificate) {
+        let desk = Desk::at(&self.parts.run_dir, &self.token);
+        if let Ok(page) = Page::open(&desk.control()) {
+            page.command(Order::GiveUp); // to a gate that still waits; a program never sees it
+        }
+        desk.close();
+        let measured = Measured {
+            troubles: vec![
+                "the node's agent was restarted during the run: what it had seen is lost".into(),
+            ],
+            ..Measured::default()
+        };
+        let certificate = Certificate::new(self.evidence(measured, None));
+        (self.container, certificate)
+    }
+
+    /// Measures it to its end, and puts everything back.
+    pub(crate) async fn drive(self) -> (String, Option<Certificate>) {
+        let run = Arc::new(self);
+        let exit = {
+            let (client, id) = (run.parts.client.clone(), run.container.clone());
+            tokio::spawn(async move { client.exit_code(&id).await })
+        };
+        let measured = {
+            let run = Arc::clone(&run);
+            tokio::task::spawn_blocking(move || run.measure()).await
+        };
+        let exit_code = match tokio::time::timeout(EXIT_DEADLINE, exit).await {
+            Ok(Ok(code)) => code,
+            // killed by whoever, or the engine is gone: not known
+            Ok(Err(_)) | Err(_) => None,
+        };
+        Desk::at(&run.parts.run_dir, &run.token).close();
+        run.parts.placer.let_go(&run.token).await;
+        let certificate = match measured {
+            Ok(measured) => Some(Certificate::new(run.evidence(measured, exit_code))),
+            Err(error) => {
+                tracing::error!(%error, "measuring a run died");
+                None
+            }
+        };
+        (run.container.clone(), certificate)
+    }
+
+    fn cgroup(&self) -> String {
+        format!("{}/{}", self.partition(), self.container)
+    }
+
+    fn partition(&self) -> String {
+        cgroups::partition_name(&self.token)
+    }
+
+    fn measure(&self) -> Measured {
+        let mut measured = Measured::default();
+        let desk = Desk::at(&self.parts.run_dir, &self.token);
+        let tree = &*self.parts.tree;
+        let (partition, cgroup) = (self.partition(), self.cgroup());
+        let place = Place {
+            tree,
+            cpus: &self.cpus,
+            partition: &partition,
+            cgroup: &cgroup,
+        };
+        let (page, ended) = match (Page::open(&desk.control()), Ended::watch(&cgroup)) {
+            (Ok(page), Ok(ended)) => (page, ended),
+            (Err(error), _) | (_, Err(error)) => {
+                // the gate gives up at its deadline, with a message of its own
+                measured
+                    .troubles
+                    .push(format!("the gate cannot be reached: {error}"));
+                return measured;
+            }
+        };
+        if let Err(why) = wait_for(&page, State::Waiting, &ended, GATE_DEADLINE) {
+            measured.troubles.push(why);
+            page.command(Order::GiveUp);
+            return measured;
+        }
+        let oom_before = self.oom_kills();
+        measured.before = place.conditions(self.parts.report().as_ref());
+        let plan = self.parts.plan.get();
+        let mut guard = Guard::new(&place, plan);
+        let perch = self.perch(&mut measured);
+        self.canary(&desk, perch.as_ref(), WindowName::CanaryPre, &mut measured);
+        match self.job(&page, &ended, &mut guard) {
+            Ok((release, windows)) => {
+                measured.release = release;
+                measured.windows.extend(windows);
+            }
+            Err(why) => measured.troubles.push(why),
+        }
+        measured.release.exec_ns = page
+            .report()
+            .map(|report| report.exec_ns.into_inner())
+            .filter(|instant| *instant > 0);
+        // the engine may still be at it; nothing of the container may run beside the canary
+        while !ended.within(Duration::from_secs(1)) {}
+        self.canary(&desk, perch.as_ref(), WindowName::CanaryPost, &mut measured);
+        measured.oom_killed = oom_before
+            .zip(self.oom_kills())
+            .map(|(before, after)| after > before);
+        let drift = guard.finish();
+        measured.after = Conditions {
+            drift,
+            ..place.conditions(self.parts.report().as_ref())
+        };
+        measured
+    }
+
+    /// `None`: no canaries.
+    fn perch(&self, measured: &mut Measured) -> Option<Perch> {
+        if self.certify.canary_seconds == 0 {
+            return None;
+        }
+        Perch::make(&self.parts.tree, &format!("/{}", self.partition()))
+            .map_err(|why| measured.troubles.push(why))
+            .ok()
+    }
+
+    /// A spinning thread on each CPU for the time asked for.
+    fn canary(
+        &self,
+        desk: &Desk,
+        perch: Option<&Perch>,
+        name: WindowName,
+        measured: &mut Measured,
+    ) {
+        let Some(perch) = perch else { return };
+        let length = Duration::from_secs(self.certify.canary_seconds.into());
+        let life = length * 2 + Duration::from_secs(60);
+        let started = Canaries::start(&self.parts.agent, desk, perch, &self.cpus, life);
+        let spun = started.and_then(|_canaries| {
+            let mut sampler = self.sampler(perch.cgroup());
+            let mut watch = Watch::new(take(&sampler)?);
+            // a period more: no shorter between its first and last snapshot than was asked for
+            let end = Instant::now() + length + PERIOD;
+            while let Some(left) = end.checked_duration_since(Instant::now()) {
+                std::thread::sleep(left.min(PERIOD));
+                if left <= PERIOD {
+                    sampler.look_for_residents();
+                }
+                watch.push(take(&sampler)?);
+            }
+            Ok(watch.finish().named(name))
+        });
+        match spun {
+            Ok(window) => measured.windows.push(window),
+            Err(why) => measured.troubles.push(format!("{name}: {why}")),
+        }
+    }
+
+    /// Lets the job go and watches it to its end.
+    fn job(
+        &self,
+        page: &Page,
+        ended: &Ended,
+        guard: &mut Guard<'_>,
+    ) -> Result<(Release, Vec<Window>), String> {
+        page.command(Order::Spin);
+        let spinning = wait_for(page, State::Spinning, ended, SPIN_DEADLINE);
+        let mut sampler = self.sampler(&self.cgroup());
+        let first = spinning.and_then(|()| settled(&sampler));
+        let released_ns = raw_ns().saturating_add(nanos(LEAD));
+        // also when something went wrong: the program is the user's and is to run
+        page.release_at(released_ns)
+            .map_err(|error| format!("the gate could not be opened: {error}"))?;
+        let release = Release {
+            released_ns: Some(released_ns),
+            exec_ns: None,
+        };
+        let mut last = first?;
+        let mut watch = Watch::new(last.clone());
+        let mut count: u32 = 0;
+        while !ended.within(PERIOD) {
+            let next = take(&sampler)?;
+            if exiting(&*self.parts.tree, self.about.pid) {
+                break; // perhaps it was while we read: the exit window begins before
+            }
+            watch.push(next.clone());
+            last = next;
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(LOOK_EVERY) {
+                guard.look();
+            }
+        }
+        let mut exit = Watch::new(last);
+        exit.push(take(&sampler)?);
+        sampler.look_for_residents();
+        Ok((
+            release,
+            vec![watch.finish(), exit.finish().named(WindowName::Exit)],
+        ))
+    }
+
+    fn sampler(&self, cgroup: &str) -> Sampler {
+        Sampler::new(
+            Arc::clone(&self.parts.tree),
+            self.cpus.clone(),
+            cgroup.to_owned(),
+        )
+    }
+
+    /// Of everything below the claim's cgroup: its own file outlives the container's.
+    fn oom_kills(&self) -> Option<u64> {
+        let path = format!("{ROOT}/{}/memory.events", self.partition());
+        parse::parse_oom_kill(&self.parts.tree.read(&path).ok()?)
+    }
+
+    fn evidence(&self, measured: Measured, exit_code: Option<i32>) -> Evidence {
+        let tree = &*self.parts.tree;
+        let job_cpus = self.cpus.clone();
+        let tickless = measured
+            .before
+            .nohz_full
+            .as_ref()
+            .is_some_and(|set| job_cpus.is_subset(set));
+        let report = self.parts.report();
+        let hypervisor = report.as_ref().map(|report| report.hypervisor);
+        Evidence {
+            run_id: format!("{}-{}", short(&self.container), raw_ns()),
+            container_id: self.container.clone(),
+            image: self.about.image.clone(),
+            argv: self.about.argv.clone(),
+            class: self.certify.class,
+            tick_mode: if tickless {
+                TickMode::NohzFull
+            } else {
+                TickMode::Tick
+            },
+            platform: platform(tree, hypervisor),
+            job_cpus,
+            housekeeping_cpus: report
+                .map(|report| report.cpus.housekeeping)
+                .unwrap_or_default(),
+            before: measured.before,
+            after: measured.after,
+            windows: measured.windows,
+            hardware: Hardware::unobservable(if hypervisor == Some(false) {
+                "this agent does not read it"
+            } else {
+                "a virtual machine: its registers say zero whatever happens"
+            }),
+            actions_in_window: Vec::new(),
+            troubles: measured.troubles,
+            job: JobOutcome {
+                exit_code,
+                signal: None,
+                oom_killed: measured.oom_killed,
+                timed_out: false,
+                gate: measured.release,
+            },
+        }
+    }
+}
+
+/// The first snapshot of a job: when nothing has struck its CPUs for a while, since what setting up
+/// the container left behind (work that the kernel puts off) is not the job's. After
+/// [`SETTLE_DEADLINE`] whatever is there is taken as it is.
+fn settled(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
+    let deadline = Instant::now() + SETTLE_DEADLINE;
+    let mut last = take(sampler)?;
+    loop {
+        std::thread::sleep(SILENCE);
+        let next = take(sampler)?;
+        if Sampler::silent(&last, &next) || Instant::now() >= deadline {
+            return Ok(next);
+        }
+        last = next;
+    }
+}
+
+fn take(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
+    sampler
+        .take()
+        .map_err(|error| format!("the kernel's counters could not be read: {error}"))
+}
+
+/// Waits for the gate to say so.
+fn wait_for(page: &Page, wanted: State, ended: &Ended, patience: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match page.state() {
+            Some(state) if state == wanted => return Ok(()),
+            Some(State::Failed) => return Err("the program could not be run at all".into()),
+            _ if ended.within(Duration::ZERO) => {
+                return Err("the container ended before its program began".into());
+            }
+            state if Instant::now() >= deadline => {
+                return Err(format!(
+                    "the gate is {state:?} and not {wanted:?} after {patience:?}"
+                ));
+            }
+            _ => std::thread::sleep(POLL),
+        }
+    }
+}
+
+fn platform(tree: &dyn Tree, hypervisor: Option<bool>) -> Platform {
+    let line = |path: &str| tree.read(path).map(|text| text.trim().to_owned());
+    let cpu_model = tree
+        .read_up_to("/proc/cpuinfo", 16 << 20)
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        });
+    Platform {
+        kernel: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
+        cmdline: line("/proc/cmdline").unwrap_or_default(),
+        cpu_model: cpu_model.unwrap_or_default(),
+        hypervisor,
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}

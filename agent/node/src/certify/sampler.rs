@@ -1,0 +1,195 @@
+//! Takes snapshots of what happens on a job's CPUs, from a housekeeping CPU.
+//!
+//! Reading these files, ten times a second, puts no event on the CPUs observed (quiet.md §4).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use cpulist::CpuSet;
+use host::Tree;
+use host::cgroup::{Cgroups, ROOT};
+use host::threads;
+use quiet::{Resident, Snapshot, TaskCounts, Texts, parse};
+
+/// `/proc/interrupts` of a large machine.
+const MAX_INTERRUPTS_BYTES: u64 = 32 << 20;
+
+/// Reads for one run; `cgroup` is the job's, such as `stillmetal-TOKEN/ID`.
+pub(crate) struct Sampler {
+    tree: Arc<dyn Tree>,
+    cpus: CpuSet,
+    cgroup: String,
+    /// Threads of others that may run on these CPUs, by tid.
+    residents: Vec<u32>,
+}
+
+impl Sampler {
+    pub(crate) fn new(tree: Arc<dyn Tree>, cpus: CpuSet, cgroup: String) -> Self {
+        let mut sampler = Self {
+            tree,
+            cpus,
+            cgroup,
+            residents: Vec::new(),
+        };
+        sampler.look_for_residents();
+        sampler
+    }
+
+    /// Finds anew the threads of others that are bound to these CPUs. Dear (it looks at every thread
+    /// of the system), so once before a window and once at its end: one that came in between counts
+    /// from its birth.
+    pub(crate) fn look_for_residents(&mut self) {
+        let own = self.own_threads();
+        self.residents = all_threads(&*self.tree)
+            .into_iter()
+            .filter(|tid| !own.contains_key(tid))
+            .filter(|tid| {
+                threads::allowed_cpus(&*self.tree, *tid)
+                    .is_some_and(|allowed| !allowed.is_empty() && allowed.is_subset(&self.cpus))
+            })
+            .collect();
+    }
+
+    /// Counters, the job's threads and the others' as they are now.
+    ///
+    /// # Errors
+    /// When the kernel's tables cannot be read; a file that this kernel lacks is no error.
+    pub(crate) fn take(&self) -> io::Result<Snapshot> {
+        let tree = &*self.tree;
+        let taken_ns = super::raw_ns();
+        let interrupts = tree.read_up_to("/proc/interrupts", MAX_INTERRUPTS_BYTES)?;
+        let softirqs = tree.read("/proc/softirqs")?;
+        let optional = |path: &str| tree.read(path).ok();
+        let of_cgroup = |file: &str| tree.read(&format!("{ROOT}/{}/{file}", self.cgroup)).ok();
+        let (schedstat, stat, vmstat) = (
+            optional("/proc/schedstat"),
+            optional("/proc/stat"),
+            optional("/proc/vmstat"),
+        );
+        let (cpu_stat, cpu, memory, io) = (
+            of_cgroup("cpu.stat"),
+            of_cgroup("cpu.pressure"),
+            of_cgroup("memory.pressure"),
+            of_cgroup("io.pressure"),
+        );
+        let texts = Texts {
+            interrupts: &interrupts,
+            softirqs: &softirqs,
+            schedstat: schedstat.as_deref(),
+            stat: stat.as_deref(),
+            vmstat: vmstat.as_deref(),
+            cpu_stat: cpu_stat.as_deref(),
+            pressure_cpu: cpu.as_deref(),
+            pressure_memory: memory.as_deref(),
+            pressure_io: io.as_deref(),
+        };
+        let mut snapshot = Snapshot::parse(taken_ns, &self.cpus, &texts);
+        snapshot.tasks = self.own_threads();
+        snapshot.residents = self
+            .residents
+            .iter()
+            .filter_map(|tid| Some((*tid, resident(tree, *tid)?)))
+            .collect();
+        Ok(snapshot)
+    }
+
+    /// Whether nothing struck these CPUs between two snapshots, the wanted spinner aside.
+    pub(crate) fn silent(before: &Snapshot, after: &Snapshot) -> bool {
+        before.cpus == after.cpus
+    }
+
+    fn own_threads(&self) -> BTreeMap<u32, TaskCounts> {
+        let tree = &*self.tree;
+        let pids = Cgroups::new(tree).procs(&self.cgroup).unwrap_or_default();
+        pids.into_iter()
+            .flat_map(|pid| tids(tree, pid).into_iter().map(move |tid| (pid, tid)))
+            .filter_map(|(pid, tid)| Some((tid, task(tree, pid, tid)?)))
+            .collect()
+    }
+}
+
+/// Whether a process has begun to exit, or is gone. What it causes from there on (memory given
+/// back, its parent woken) is the kernel's work and not the job's.
+pub(crate) fn exiting(tree: &dyn Tree, pid: u32) -> bool {
+    // include/linux/sched.h
+    const PF_EXITING: u64 = 0x4;
+    let flags = || {
+        let stat = tree.read(&format!("/proc/{pid}/stat")).ok()?;
+        let (_, tail) = stat.rsplit_once(')')?;
+        tail.split_ascii_whitespace().nth(6)?.parse::<u64>().ok()
+    };
+    flags().is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
+/// `None`: it ended while we looked.
+fn task(tree: &dyn Tree, pid: u32, tid: u32) -> Option<TaskCounts> {
+    let read = |file: &str| tree.read(&format!("/proc/{pid}/task/{tid}/{file}")).ok();
+    let sched = parse::parse_task_schedstat(&read("schedstat")?)?;
+    let (voluntary_switches, involuntary_switches) = parse::parse_switches(&read("status")?)?;
+    Some(TaskCounts {
+        start_ticks: start_ticks(&read("stat")?)?,
+        run_ns: sched.run_ns,
+        timeslices: sched.timeslices,
+        voluntary_switches,
+        involuntary_switches,
+    })
+}
+
+fn resident(tree: &dyn Tree, tid: u32) -> Option<Resident> {
+    let stat = tree.read(&format!("/proc/{tid}/stat")).ok()?;
+    let schedstat = tree.read(&format!("/proc/{tid}/schedstat")).ok()?;
+    let (_, rest) = stat.split_once('(')?;
+    let (name, _) = rest.rsplit_once(')')?;
+    Some(Resident {
+        name: name.to_owned(),
+        start_ticks: start_ticks(&stat)?,
+        timeslices: parse::parse_task_schedstat(&schedstat)?.timeslices,
+    })
+}
+
+/// Field 22 of `stat`: clock ticks between boot and the thread's start. The name in parentheses may
+/// hold anything, see proc(5).
+fn start_ticks(stat: &str) -> Option<u64> {
+    let (_, tail) = stat.rsplit_once(')')?;
+    tail.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Threads in a cgroup and the cgroups directly below it.
+pub(crate) fn tids_below(tree: &dyn Tree, cgroup: &str) -> BTreeSet<u32> {
+    let children = tree.list(&format!("{ROOT}/{cgroup}")).unwrap_or_default();
+    let all = children
+        .iter()
+        .map(|child| format!("{cgroup}/{child}"))
+        .chain([cgroup.to_owned()]);
+    all.flat_map(|cgroup| Cgroups::new(tree).procs(&cgroup).unwrap_or_default())
+        .flat_map(|pid| tids(tree, pid))
+        .collect()
+}
+
+/// Every thread of the system.
+pub(crate) fn all_threads(tree: &dyn Tree) -> Vec<u32> {
+    let pids = tree.list("/proc").unwrap_or_default();
+    pids.iter()
+        .filter_map(|name| name.parse().ok())
+        .flat_map(|pid| tids(tree, pid))
+        .collect()
+}
+
+fn tids(tree: &dyn Tree, pid: u32) -> Vec<u32> {
+    let names = tree.list(&format!("/proc/{pid}/task")).unwrap_or_default();
+    names.iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_of_a_thread_with_an_awkward_name_is_found() {
+        let stat = "77 (a) b (c) S 1 77 77 0 -1 4194304 1 0 0 0 5 6 0 0 20 0 1 0 4242 1000 2";
+        assert_eq!(start_ticks(stat), Some(4242));
+        assert_eq!(start_ticks("77 (a)"), None);
+        assert_eq!(start_ticks(""), None);
+    }
+}

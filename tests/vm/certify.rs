@@ -1,0 +1,283 @@
+//! Noise certificates of runs that the stock `docker` client starts.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::{Client, Output};
+
+use crate::look::{self, Looked};
+
+/// Counts up in one process for a few seconds of emulated time, without a system call.
+const SPIN: &str = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+
+/// Runs a certified container to its end; the client's output and the certificate.
+fn certified(at: &Looked<'_>, name: &str, options: &[&str], program: &[&str]) -> (Output, Value) {
+    let mut command = vec!["run", "--name", name, "--label", "stillmetal.certify=true"];
+    if !options.iter().any(|option| option.contains("canary")) {
+        command.extend(["--label", "stillmetal.canary=1"]);
+    }
+    if !options.contains(&"--cpuset-cpus") {
+        command.extend(["--cpuset-cpus", "1"]);
+    }
+    command.extend(options);
+    command.push("busybox");
+    command.extend(program);
+    let output = at
+        .user
+        .command(command)
+        .within(Duration::from_secs(300))
+        .run()
+        .unwrap();
+    (output, certificate(at, name))
+}
+
+/// The certificate of a container that has ended, and the container's removal.
+fn certificate(at: &Looked<'_>, name: &str) -> Value {
+    let inspect = |format: &str| {
+        at.user
+            .run_ok(["inspect", "-f", format, name])
+            .unwrap()
+            .text()
+    };
+    let id = inspect("{{.Id}}");
+    let path = format!("/stillmetal/v1/certificates/{}?wait=20", id.trim());
+    let answer = at.node.get(Client::User, &path).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let certificate = answer.json();
+    let shown = inspect("{{index .Config.Labels \"stillmetal.verdict\"}}");
+    assert_eq!(
+        shown.trim(),
+        certificate["verdict"],
+        "inspect shows the verdict"
+    );
+    at.user.run_ok(["rm", name]).unwrap();
+    certificate
+}
+
+fn window<'a>(certificate: &'a Value, name: &str) -> &'a Value {
+    let windows = certificate["evidence"]["windows"].as_array().unwrap();
+    windows
+        .iter()
+        .find(|window| window["name"] == name)
+        .unwrap()
+}
+
+/// The codes of `reasons` or `unproven`.
+fn codes(certificate: &Value, list: &str) -> Vec<String> {
+    let all = certificate[list].as_array().unwrap();
+    all.iter()
+        .map(|reason| reason["code"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+#[ignore = "boots the image: VM lane"]
+fn an_undisturbed_spin_is_quiet_and_says_what_a_vm_cannot_see() {
+    let node = look::shared();
+    let (output, certificate) = certified(node, "spin", &[], &["sh", "-c", SPIN]);
+    assert!(output.success(), "{}", output.error_text());
+    assert_eq!(
+        certificate["verdict"], "quiet",
+        "{:#} {:#}",
+        certificate["reasons"], certificate["unproven"]
+    );
+    assert_eq!(certificate["quiet_class"], "os-quiet");
+    assert_eq!(certificate["outcome"], "succeeded");
+    for name in ["canary_pre", "job", "canary_post"] {
+        let cpu = &window(&certificate, name)["cpus"]["1"];
+        for counter in ["RES", "CAL", "IWI", "TLB"] {
+            let zero = serde_json::json!({"status": "measured", "value": 0});
+            assert_eq!(cpu["interrupts"][counter], zero, "{name} {counter}");
+        }
+    }
+    let gate = &certificate["evidence"]["job"]["gate"];
+    assert!(
+        gate["exec_ns"].as_u64() >= gate["released_ns"].as_u64(),
+        "{gate}"
+    );
+    let unproven = codes(&certificate, "unproven");
+    for witness in ["hw_smi", "hw_frequency", "hw_thermal", "hw_host_steal"] {
+        assert!(unproven.iter().any(|code| code == witness), "{unproven:?}");
+    }
+}
+
+#[test]
+#[ignore = "boots the image: VM lane"]
+fn the_gate_leaves_the_program_as_the_user_wrote_it() {
+    let node = look::shared();
+    let script =
+        "cat /proc/1/cmdline | tr '\\0' ' '; id -u; pwd; env | sort; ls /proc/self/fd | wc -l";
+    let options = [
+        "--user",
+        "1000",
+        "--read-only",
+        "-w",
+        "/tmp",
+        "-e",
+        "A=b c",
+        "--entrypoint",
+        "/bin/sh",
+        "-h",
+        "same",
+    ];
+    let (output, certificate) = certified(node, "bare", &options, &["-c", script]);
+    assert!(output.success(), "{}", output.error_text());
+    let mut plain = vec!["run", "--rm", "--cpuset-cpus", "1"];
+    plain.extend(options);
+    plain.extend(["busybox", "-c", script]);
+    let expected = node.user.run_ok(plain).unwrap().text();
+    assert_eq!(output.text(), expected);
+    assert_eq!(certificate["evidence"]["argv"][0], "/bin/sh");
+    // as PID 1 in the user's stead
+    let (output, _) = certified(node, "init", &["--init"], &["cat", "/proc/1/comm"]);
+    assert_eq!(output.text().trim(), "docker-init");
+}
+
+#[test]
+#[ignore = "boots the image: VM lane"]
+fn a_second_task_on_the_cpu_makes_the_run_noisy() {
+    let node = look::shared();
+    node.user
+        .run_ok([
+            "run",
+            "-d",
+            "--name",
+            "shared-cpu",
+            "--cpuset-cpus",
+            "1",
+            "--label",
+            "stillmetal.certify=true",
+            "--label",
+            "stillmetal.canary=1",
+            "busybox",
+            "sh",
+            "-c",
+            "i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done",
+        ])
+        .unwrap();
+    // it joins the container's own cgroup once the program runs
+    look::eventually("the job runs", || {
+        let top = node.user.run_ok(["top", "shared-cpu"]).unwrap().text();
+        top.contains("sh -c") && !top.contains("/dev/.stillmetal/gate")
+    });
+    node.user
+        .run_ok(["exec", "shared-cpu", "sh", "-c", SPIN])
+        .unwrap();
+    let certificate = certificate(node, "shared-cpu");
+    assert_eq!(certificate["verdict"], "noisy");
+    let reasons = codes(&certificate, "reasons");
+    assert!(
+        reasons.contains(&"interrupts.LOC".to_owned()),
+        "{reasons:?}"
+    );
+    assert!(
+        certificate
+            .to_string()
+            .contains("is a second task runnable there")
+    );
+}
+
+#[test]
+#[ignore = "boots the image: VM lane"]
+fn failures_are_told_apart_and_keep_their_exit_codes() {
+    let node = look::shared();
+    let (output, certificate) = certified(node, "three", &[], &["sh", "-c", "exit 3"]);
+    assert_eq!(output.code, Some(3));
+    assert_eq!(certificate["outcome"], "failed");
+    assert_eq!(certificate["evidence"]["job"]["exit_code"], 3);
+
+    let (output, certificate) = certified(node, "absent", &[], &["no-such-program"]);
+    assert_eq!(output.code, Some(127));
+    assert!(
+        output.error_text().contains("not found in $PATH"),
+        "{}",
+        output.error_text()
+    );
+    assert_eq!(certificate["verdict"], "unproven");
+    assert_eq!(certificate["outcome"], "failed");
+
+    let hungry = "x=x; while :; do x=$x$x; done";
+    let (output, certificate) =
+        certified(node, "hungry", &["--memory", "16m"], &["sh", "-c", hungry]);
+    assert_eq!(output.code, Some(137));
+    assert_eq!(certificate["evidence"]["job"]["oom_killed"], true);
+    assert_eq!(certificate["outcome"], "failed");
+}
+
+#[test]
+#[ignore = "boots the image: VM lane"]
+fn without_a_canary_nothing_is_proven_and_wrong_labels_are_refused() {
+    let node = look::shared();
+    let off = ["--label", "stillmetal.canary=0"];
+    let (output, certificate) = certified(node, "smoke", &off, &["true"]);
+    assert!(output.success(), "{}", output.error_text());
+    assert_ne!(certificate["verdict"], "quiet");
+    assert!(codes(&certificate, "unproven").contains(&"no_canary".to_owned()));
+    for (options, why) in [
+        (&["--label", "stillmetal.certify=true"][..], "isolated CPUs"),
+        (
+            &[
+                "--label",
+                "stillmetal.certify=true",
+                "--cpuset-cpus",
+                "1",
+                "--restart",
+                "always",
+            ],
+            "--restart",
+        ),
+        (
+            &[
+                "--label",
+                "stillmetal.certify=true",
+                "--cpuset-cpus",
+                "1",
+                "--label",
+                "stillmetal.class=calm",
+            ],
+            "no job class",
+        ),
+    ] {
+        let mut command = vec!["run", "--rm"];
+        command.extend(options);
+        command.extend(["busybox", "true"]);
+        let refused = node.user.run(command).unwrap();
+        assert!(!refused.success());
+        assert!(
+            refused.error_text().contains(why),
+            "{}",
+            refused.error_text()
+        );
+    }
+    let nothing = node
+        .node
+        .get(Client::User, "/stillmetal/v1/certificates/0123456789ab")
+        .unwrap();
+    assert_eq!(nothing.status, 404, "{}", nothing.text());
+}
+
+#[test]
+#[ignore = "boots the image: VM lane"]
+fn several_cpus_are_certified_together() {
+    let node = look::shared();
+    let both = format!("({SPIN}) & ({SPIN}); wait");
+    let options = [
+        "--cpuset-cpus",
+        "1,2",
+        "--label",
+        "stillmetal.class=forking",
+    ];
+    let (output, certificate) = certified(node, "both", &options, &["sh", "-c", &both]);
+    assert!(output.success(), "{}", output.error_text());
+    assert_ne!(
+        certificate["verdict"], "noisy",
+        "{:#}",
+        certificate["reasons"]
+    );
+    for cpu in ["1", "2"] {
+        for name in ["canary_pre", "canary_post"] {
+            let loc = &window(&certificate, name)["cpus"][cpu]["interrupts"]["LOC"];
+            assert!(loc["value"].as_u64().unwrap() <= 1, "{name} {cpu} {loc}");
+        }
+    }
+}
