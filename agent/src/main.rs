@@ -5,6 +5,7 @@
 //! `restore` quiet an ordinary host and put it back; `enter` and `burn` are small helpers.
 
 mod burn;
+mod certificate;
 mod credentials;
 mod enter;
 mod kmsg;
@@ -50,6 +51,10 @@ enum Command {
     Burn(burn::BurnArguments),
     /// Make an authority with certificates for one node and its clients.
     Credentials(credentials::CredentialsArguments),
+    /// Print a noise certificate on one screen.
+    Certificate(certificate::ShowArguments),
+    /// Check that a noise certificate is as a node signed it, and names what was changed if not.
+    Verify(certificate::VerifyArguments),
     /// Print a completion script for a shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -85,6 +90,8 @@ fn main() -> ExitCode {
         Command::Enter(arguments) => enter::run(&arguments),
         Command::Burn(arguments) => burn::run(&arguments),
         Command::Credentials(arguments) => credentials::run(&arguments),
+        Command::Certificate(arguments) => certificate::show(&arguments),
+        Command::Verify(arguments) => certificate::verify(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -24,6 +24,7 @@ use stillmetal_node::engine::client::EngineClient;
 use stillmetal_node::engine::{Engine, EngineOptions, EngineSpec, EngineState};
 use stillmetal_node::placement::Placer;
 use stillmetal_node::placement::ledger::Token;
+use stillmetal_node::placement::spread::Spreader;
 use stillmetal_node::{Http, Node, Parts, Processes, SharedReport, cgroups, since_boot};
 use stillmetal_tune::irqs::Steering;
 use stillmetal_tune::{Applied, LatencyHold, Plan};
@@ -36,6 +37,8 @@ use crate::kmsg::Kmsg;
 const CONTAINER_GRACE_SECONDS: i32 = 10;
 /// Later-appearing interrupts are moved away within this time.
 const IRQ_PERIOD: Duration = Duration::from_secs(5);
+/// Threads that share a CPU are noticed at the second look.
+const SPREAD_PERIOD: Duration = Duration::from_millis(200);
 /// Claims are checked against the engine this often even if no event came.
 const RECONCILE_PERIOD: Duration = Duration::from_secs(60);
 /// Everything this process still has to do at its end fits in here (PID 1 waits for 40 s).
@@ -127,6 +130,7 @@ async fn serve(
         run_dir: run_dir.to_path_buf(),
         agent,
         tasks: tasks.clone(),
+        stop: serving.clone(),
         report: Arc::clone(&report),
         plan: Arc::clone(&plan),
     }));
@@ -162,6 +166,11 @@ async fn serve(
     plan.get_or_init(|| tuned);
     tasks.spawn(show_report(Arc::clone(&node), serving.clone()));
     tasks.spawn(steer_interrupts(
+        Arc::clone(&node),
+        Arc::clone(&tree),
+        serving.clone(),
+    ));
+    tasks.spawn(spread_threads(
         Arc::clone(&node),
         Arc::clone(&tree),
         serving.clone(),
@@ -330,6 +339,31 @@ async fn watch_containers(node: Arc<Node>, plan: Arc<OnceLock<Plan>>, stop: Canc
         () = stop.cancelled() => {}
         () = node.client().notify_ends(&ended) => {}
         () = settle => {}
+    }
+}
+
+/// Moves threads apart that share a CPU of their claim.
+async fn spread_threads(node: Arc<Node>, tree: Arc<dyn Tree>, stop: CancellationToken) {
+    let mut spreader = Spreader::default();
+    let mut period = tokio::time::interval(SPREAD_PERIOD);
+    period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _instant = period.tick() => {}
+        }
+        let (node, tree) = (Arc::clone(&node), Arc::clone(&tree));
+        let look = move || {
+            spreader.look(node.placer(), &*tree);
+            spreader
+        };
+        spreader = match tokio::task::spawn_blocking(look).await {
+            Ok(spreader) => spreader,
+            Err(error) => {
+                tracing::error!(%error, "looking for threads that share a CPU died");
+                return;
+            }
+        };
     }
 }
 

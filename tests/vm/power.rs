@@ -127,31 +127,32 @@ fn killed_parts_come_back_and_find_what_runs() {
             .to_owned()
     };
     let before = pid("pinned");
-    // processes of the node are killed from a container that sees them
-    let killer = |program: &str| {
+    // processes of the node are killed, and looked for, from a container that sees them; `program`
+    // is a shell pattern of the command line, `?` for the zeros between its words
+    let each = |program: &str, act: &str| {
         let script = format!(
             "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' < $p/cmdline) in *{program}*) \
-             [ ${{p#/proc/}} -ne $$ ] && kill -9 ${{p#/proc/}};; esac; done; true"
+             [ ${{p#/proc/}} -ne $$ ] && {act} ${{p#/proc/}};; esac; done; true"
         );
         // the command may lose its connection together with what it kills
         docker
-            .run([
-                "run",
-                "--rm",
-                "--privileged",
-                "--pid",
-                "host",
-                "busybox",
-                "sh",
-                "-c",
-                &script,
-            ])
+            .run(["exec", "observer", "sh", "-c", &script])
             .unwrap()
     };
+    let killer = |program: &str| {
+        let pids = || each(program, "echo").text();
+        let before = pids();
+        assert!(!before.trim().is_empty(), "{program} runs");
+        each(program, "kill -9");
+        eventually("another process has taken its place", || {
+            let now = pids();
+            !now.trim().is_empty() && now != before
+        });
+    };
     for program in [
-        "stillmetal-agent.serve",
+        "stillmetal-agent?serve",
         "usr/bin/dockerd",
-        "usr/bin/containerd.--config",
+        "usr/bin/containerd?--config",
     ] {
         killer(program);
         eventually("the node answers again", || {
@@ -183,6 +184,36 @@ fn killed_parts_come_back_and_find_what_runs() {
     docker
         .run_ok(["run", "--rm", "--cpuset-cpus", "1", "busybox", "true"])
         .unwrap();
+
+    // what was measured when the agent was killed is never called quiet
+    docker
+        .run_ok([
+            "run",
+            "-d",
+            "--name",
+            "watched",
+            "--cpuset-cpus",
+            "1",
+            "--label",
+            "stillmetal.certify=true",
+            "--label",
+            "stillmetal.canary=1",
+            "busybox",
+            "sh",
+            "-c",
+            "sleep 20; exit 3",
+        ])
+        .unwrap();
+    killer("stillmetal-agent?serve");
+    let verdict = || {
+        let format = "{{index .Config.Labels \"stillmetal.verdict\"}} {{.State.Running}}";
+        let shown = docker.run(["inspect", "-f", format, "watched"]).unwrap();
+        shown.text().trim().to_owned()
+    };
+    eventually("the interrupted run is unproven", || {
+        verdict() == "unproven false"
+    });
+    eventually("its CPU is free", || look::claims(&shared).is_empty());
 
     // a thousand orphans, all of them reaped by PID 1
     let orphans = "i=0; while [ $i -lt 1000 ]; do (true &) ; i=$((i+1)); done";

@@ -12,6 +12,7 @@ mod authority;
 mod bundle;
 mod provider;
 mod role;
+mod signature;
 mod tls;
 mod verifier;
 
@@ -23,6 +24,7 @@ pub use bundle::{NodeName, write_bundle};
 pub use provider::{install, provider};
 pub use role::{ClientRefused, Peer, peer_role};
 pub use rustls;
+pub use signature::{Signature, SignatureRefused, issued_by, sign, verify};
 pub use tls::{client_config, server_config};
 
 use std::path::PathBuf;

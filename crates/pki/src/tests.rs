@@ -244,3 +244,25 @@ fn a_bundle_works_and_its_keys_are_private() {
         }
     }
 }
+
+#[test]
+fn a_signature_is_by_one_key_over_one_text() {
+    let authority = Authority::generate("lab").unwrap();
+    let [node, other] =
+        ["node-1", "node-2"].map(|name| authority.issue_node(&[name], Validity::days(1)).unwrap());
+    let signature = sign(&node.key_pem, b"quiet").unwrap();
+    assert!(verify(&node.cert_pem, b"quiet", &signature).is_ok());
+    assert!(verify(&node.cert_pem, b"noisy", &signature).is_err());
+    assert!(verify(&other.cert_pem, b"quiet", &signature).is_err());
+    let mut unknown = signature.clone();
+    unknown.scheme = "ROT13".into();
+    assert!(verify(&node.cert_pem, b"quiet", &unknown).is_err());
+    let mut cut = signature;
+    cut.bytes.pop();
+    assert!(verify(&node.cert_pem, b"quiet", &cut).is_err());
+
+    assert!(issued_by(&node.cert_pem, authority.cert_pem()).is_ok());
+    let stranger = Authority::generate("lab").unwrap();
+    assert!(issued_by(&node.cert_pem, stranger.cert_pem()).is_err());
+    assert!(issued_by("nonsense", authority.cert_pem()).is_err());
+}

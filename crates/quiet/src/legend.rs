@@ -76,7 +76,7 @@ windows.residents | count by thread | third field of /proc/TID/schedstat
 windows.run_ns | ns | first field of /proc/TID/schedstat
 windows.voluntary_switches | count | voluntary_ctxt_switches of /proc/TID/status
 windows.involuntary_switches | count | nonvoluntary_ctxt_switches of /proc/TID/status
-windows.pgmajfault | count, whole system | /proc/vmstat
+windows.pgmajfault | count | memory.stat of the job, or /proc/vmstat without it
 windows.swapped_in_pages | pages, whole system | /proc/vmstat, pswpin
 windows.swapped_out_pages | pages, whole system | /proc/vmstat, pswpout
 windows.nr_throttled | periods | cpu.stat of the job's cgroup

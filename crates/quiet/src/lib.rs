@@ -11,6 +11,7 @@
 
 pub mod class;
 pub mod parse;
+pub mod seal;
 
 mod certificate;
 mod conditions;

@@ -22,6 +22,8 @@ pub struct Texts<'a> {
     pub vmstat: Option<&'a str>,
     /// `cpu.stat` of the job's cgroup
     pub cpu_stat: Option<&'a str>,
+    /// `memory.stat` of the job's cgroup
+    pub memory_stat: Option<&'a str>,
     /// `cpu.pressure` of the job's cgroup
     pub pressure_cpu: Option<&'a str>,
     /// `memory.pressure` of the job's cgroup
@@ -149,7 +151,10 @@ impl Snapshot {
             residents: BTreeMap::new(),
             system: SystemCounts {
                 forks: stat.forks,
-                pgmajfault: vmstat.pgmajfault,
+                // the job's own; without a memory controller, anybody's
+                pgmajfault: texts.memory_stat.map_or(vmstat.pgmajfault, |text| {
+                    parse::parse_keyed(text, "pgmajfault")
+                }),
                 pswpin: vmstat.pswpin,
                 pswpout: vmstat.pswpout,
                 nr_throttled: texts.cpu_stat.and_then(parse::parse_nr_throttled),

@@ -17,6 +17,7 @@ mod ended;
 mod page;
 mod run;
 mod sampler;
+mod seal;
 mod store;
 
 use std::collections::HashMap;
@@ -32,10 +33,13 @@ use policy::{Denial, NodeFacts, Pin};
 use quiet::Certificate;
 use stillmetal_proxy::{Claimed, Placement};
 use stillmetal_tune::Plan;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use bundle::{RUNTIME, Unready, insert_gate};
 pub use desk::mount as mount_desks;
+pub(crate) use sampler::tids_below;
+pub use seal::{Broken, verify};
 
 use crate::SharedReport;
 use crate::engine::client::EngineClient;
@@ -43,6 +47,7 @@ use crate::placement::Placer;
 use crate::placement::ledger::Token;
 use desk::Desk;
 use run::Run;
+use seal::Sealer;
 use store::Store;
 
 /// What certified runs need of their node.
@@ -56,6 +61,8 @@ pub struct Parts {
     /// This program, which enters a cgroup and then becomes another.
     pub agent: PathBuf,
     pub tasks: TaskTracker,
+    /// The node is going down: no canary is worth waiting for.
+    pub stop: CancellationToken,
     /// What tuning found, once it has finished.
     pub report: SharedReport,
     /// What tuning set, once it has finished.
@@ -120,7 +127,7 @@ impl Certifier {
             match Run::of(&self.parts, token.clone(), container).await {
                 Some(run) => {
                     let (container, certificate) = run.interrupted();
-                    keep(&self.store, &container, &certificate);
+                    keep(&self.parts, &self.store, &container, &certificate);
                 }
                 None => Desk::at(&self.parts.run_dir, &token).close(),
             }
@@ -202,10 +209,11 @@ impl Certifier {
             }
         };
         let (store, running) = (Arc::clone(&self.store), Arc::clone(&self.running));
+        let parts = self.parts.clone();
         self.parts.tasks.spawn(async move {
             let (container, certificate) = run.drive().await;
             if let Some(certificate) = certificate {
-                keep(&store, &container, &certificate);
+                keep(&parts, &store, &container, &certificate);
             }
             lock(&running).remove(&container);
         });
@@ -243,9 +251,16 @@ fn lock(running: &Mutex<HashMap<String, String>>) -> MutexGuard<'_, HashMap<Stri
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn keep(store: &Store, container: &str, certificate: &Certificate) {
+fn keep(parts: &Parts, store: &Store, container: &str, certificate: &Certificate) {
     tracing::info!(container, verdict = %certificate.verdict, "run certified");
-    if let Err(error) = store.save(container, certificate) {
+    let text = match Sealer::new(&parts.run_dir).seal(certificate) {
+        Ok(text) => text,
+        Err(why) => {
+            tracing::error!(container, %why, "the certificate could not be signed: not kept");
+            return;
+        }
+    };
+    if let Err(error) = store.save(container, &text) {
         tracing::error!(container, %error, "the certificate could not be kept");
     }
 }

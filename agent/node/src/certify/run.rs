@@ -41,6 +41,7 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
 const PERIOD: Duration = Duration::from_millis(100);
 /// Snapshots between two looks at the knobs.
 const LOOK_EVERY: u32 = 10;
+const TOO_EARLY: &str = "the container ended before its program began";
 const POLL: Duration = Duration::from_millis(2);
 /// The engine reports an exit at once.
 const EXIT_DEADLINE: Duration = Duration::from_secs(30);
@@ -168,6 +169,10 @@ impl Run {
         };
         let (page, ended) = match (Page::open(&desk.control()), Ended::watch(&cgroup)) {
             (Ok(page), Ok(ended)) => (page, ended),
+            (_, Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                measured.troubles.push(TOO_EARLY.into());
+                return measured;
+            }
             (Err(error), _) | (_, Err(error)) => {
                 // the gate gives up at its deadline, with a message of its own
                 measured
@@ -235,11 +240,14 @@ impl Run {
         let life = length * 2 + Duration::from_secs(60);
         let started = Canaries::start(&self.parts.agent, desk, perch, &self.cpus, life);
         let spun = started.and_then(|_canaries| {
-            let mut sampler = self.sampler(perch.cgroup());
+            let mut sampler = self.sampler(perch.cgroup(), None);
             let mut watch = Watch::new(take(&sampler)?);
             // a period more: no shorter between its first and last snapshot than was asked for
             let end = Instant::now() + length + PERIOD;
             while let Some(left) = end.checked_duration_since(Instant::now()) {
+                if self.parts.stop.is_cancelled() {
+                    return Err("the node is going down".into());
+                }
                 std::thread::sleep(left.min(PERIOD));
                 if left <= PERIOD {
                     sampler.look_for_residents();
@@ -263,7 +271,7 @@ impl Run {
     ) -> Result<(Release, Vec<Window>), String> {
         page.command(Order::Spin);
         let spinning = wait_for(page, State::Spinning, ended, SPIN_DEADLINE);
-        let mut sampler = self.sampler(&self.cgroup());
+        let mut sampler = self.sampler(&self.cgroup(), Some(self.about.pid));
         let first = spinning.and_then(|()| settled(&sampler));
         let released_ns = raw_ns().saturating_add(nanos(LEAD));
         // also when something went wrong: the program is the user's and is to run
@@ -297,11 +305,12 @@ impl Run {
         ))
     }
 
-    fn sampler(&self, cgroup: &str) -> Sampler {
+    fn sampler(&self, cgroup: &str, first: Option<u32>) -> Sampler {
         Sampler::new(
             Arc::clone(&self.parts.tree),
             self.cpus.clone(),
             cgroup.to_owned(),
+            first,
         )
     }
 
@@ -345,7 +354,7 @@ impl Run {
             } else {
                 "a virtual machine: its registers say zero whatever happens"
             }),
-            actions_in_window: Vec::new(),
+            actions_in_window: self.parts.placer.notes(&self.token),
             troubles: measured.troubles,
             job: JobOutcome {
                 exit_code,
@@ -388,7 +397,7 @@ fn wait_for(page: &Page, wanted: State, ended: &Ended, patience: Duration) -> Re
             Some(state) if state == wanted => return Ok(()),
             Some(State::Failed) => return Err("the program could not be run at all".into()),
             _ if ended.within(Duration::ZERO) => {
-                return Err("the container ended before its program began".into());
+                return Err(TOO_EARLY.into());
             }
             state if Instant::now() >= deadline => {
                 return Err(format!(

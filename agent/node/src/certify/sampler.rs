@@ -20,16 +20,25 @@ pub(crate) struct Sampler {
     tree: Arc<dyn Tree>,
     cpus: CpuSet,
     cgroup: String,
+    /// The job's first process: only it and what it made are the job. Who joined the cgroup from
+    /// outside (`docker exec`) is a stranger. `None`: all in the cgroup are.
+    first: Option<u32>,
     /// Threads of others that may run on these CPUs, by tid.
     residents: Vec<u32>,
 }
 
 impl Sampler {
-    pub(crate) fn new(tree: Arc<dyn Tree>, cpus: CpuSet, cgroup: String) -> Self {
+    pub(crate) fn new(
+        tree: Arc<dyn Tree>,
+        cpus: CpuSet,
+        cgroup: String,
+        first: Option<u32>,
+    ) -> Self {
         let mut sampler = Self {
             tree,
             cpus,
             cgroup,
+            first,
             residents: Vec::new(),
         };
         sampler.look_for_residents();
@@ -40,7 +49,7 @@ impl Sampler {
     /// of the system), so once before a window and once at its end: one that came in between counts
     /// from its birth.
     pub(crate) fn look_for_residents(&mut self) {
-        let own = self.own_threads();
+        let (own, _) = self.members();
         self.residents = all_threads(&*self.tree)
             .into_iter()
             .filter(|tid| !own.contains_key(tid))
@@ -62,6 +71,7 @@ impl Sampler {
         let softirqs = tree.read("/proc/softirqs")?;
         let optional = |path: &str| tree.read(path).ok();
         let of_cgroup = |file: &str| tree.read(&format!("{ROOT}/{}/{file}", self.cgroup)).ok();
+        let memory_stat = of_cgroup("memory.stat");
         let (schedstat, stat, vmstat) = (
             optional("/proc/schedstat"),
             optional("/proc/stat"),
@@ -80,15 +90,18 @@ impl Sampler {
             stat: stat.as_deref(),
             vmstat: vmstat.as_deref(),
             cpu_stat: cpu_stat.as_deref(),
+            memory_stat: memory_stat.as_deref(),
             pressure_cpu: cpu.as_deref(),
             pressure_memory: memory.as_deref(),
             pressure_io: io.as_deref(),
         };
         let mut snapshot = Snapshot::parse(taken_ns, &self.cpus, &texts);
-        snapshot.tasks = self.own_threads();
+        let (own, strangers) = self.members();
+        snapshot.tasks = own;
         snapshot.residents = self
             .residents
             .iter()
+            .chain(&strangers)
             .filter_map(|tid| Some((*tid, resident(tree, *tid)?)))
             .collect();
         Ok(snapshot)
@@ -99,14 +112,50 @@ impl Sampler {
         before.cpus == after.cpus
     }
 
-    fn own_threads(&self) -> BTreeMap<u32, TaskCounts> {
+    /// The job's threads, and the tids of strangers in its cgroup.
+    fn members(&self) -> (BTreeMap<u32, TaskCounts>, BTreeSet<u32>) {
         let tree = &*self.tree;
         let pids = Cgroups::new(tree).procs(&self.cgroup).unwrap_or_default();
-        pids.into_iter()
-            .flat_map(|pid| tids(tree, pid).into_iter().map(move |tid| (pid, tid)))
-            .filter_map(|(pid, tid)| Some((tid, task(tree, pid, tid)?)))
-            .collect()
+        let parents: BTreeMap<u32, u32> = pids
+            .iter()
+            .filter_map(|pid| Some((*pid, parent(tree, *pid)?)))
+            .collect();
+        let family = self.first.map(|first| family(first, &parents));
+        let mut own = BTreeMap::new();
+        let mut strangers = BTreeSet::new();
+        for pid in pids {
+            let threads = tids(tree, pid).into_iter();
+            if family.as_ref().is_some_and(|family| !family.contains(&pid)) {
+                strangers.extend(threads);
+            } else {
+                own.extend(threads.filter_map(|tid| Some((tid, task(tree, pid, tid)?))));
+            }
+        }
+        (own, strangers)
     }
+}
+
+/// `first` and what descends from it. Orphans are given to the first process of their container,
+/// so that the line is not broken when a parent ends.
+fn family(first: u32, parents: &BTreeMap<u32, u32>) -> BTreeSet<u32> {
+    let mut family = BTreeSet::from([first]);
+    loop {
+        let before = family.len();
+        for (pid, parent) in parents {
+            if family.contains(parent) {
+                family.insert(*pid);
+            }
+        }
+        if family.len() == before {
+            return family;
+        }
+    }
+}
+
+fn parent(tree: &dyn Tree, pid: u32) -> Option<u32> {
+    let stat = tree.read(&format!("/proc/{pid}/stat")).ok()?;
+    let (_, tail) = stat.rsplit_once(')')?;
+    tail.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether a process has begun to exit, or is gone. What it causes from there on (memory given
@@ -184,6 +233,14 @@ fn tids(tree: &dyn Tree, pid: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_first_process_and_what_it_made_are_the_job() {
+        // 7 → 8 → 9; 20 came from outside and made 21
+        let parents = BTreeMap::from([(7, 1), (9, 8), (8, 7), (20, 1), (21, 20)]);
+        assert_eq!(family(7, &parents), BTreeSet::from([7, 8, 9]));
+        assert_eq!(family(5, &BTreeMap::new()), BTreeSet::from([5]));
+    }
 
     #[test]
     fn the_start_of_a_thread_with_an_awkward_name_is_found() {

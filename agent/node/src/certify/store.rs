@@ -4,8 +4,6 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use quiet::Certificate;
-
 /// Files kept; the oldest goes first.
 const KEPT: usize = 256;
 const LIMIT_BYTES: u64 = 8 << 20;
@@ -23,11 +21,10 @@ impl Store {
 
     /// # Errors
     /// The file system's.
-    pub(crate) fn save(&self, container: &str, certificate: &Certificate) -> io::Result<()> {
-        let text = serde_json::to_vec_pretty(certificate)?;
+    pub(crate) fn save(&self, container: &str, text: &str) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         self.make_room();
-        host::durable::replace(&self.path(container), &text)
+        host::durable::replace(&self.path(container), text.as_bytes())
     }
 
     /// The text of a container's certificate.

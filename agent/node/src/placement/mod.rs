@@ -9,8 +9,9 @@ pub mod containers;
 pub mod ledger;
 mod reconcile;
 pub mod records;
+pub mod spread;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use cpulist::CpuSet;
 use futures_util::future::BoxFuture;
 use host::Tree;
 use policy::{Certify, CpuChoice, Denial, NodeFacts, Pin};
+use quiet::Action;
 use stillmetal_proxy::{Claimed, Placement};
 
 use crate::certify::RUNTIME;
@@ -26,6 +28,9 @@ use crate::cgroups;
 use containers::{Containers, ContainersError};
 use ledger::{Holder, Ledger, Pool, Refusal, Token, Wish};
 use records::{Asked, Record, RecordError, Records};
+
+/// Notes kept of all claims together.
+const NOTES: usize = 1024;
 
 /// Keeps the promises of the ledger.
 pub struct Placer {
@@ -48,6 +53,8 @@ struct Books {
     touched: HashMap<Token, Duration>,
     /// Claims that stay as they are when their container ends: its run is still being measured.
     kept: HashSet<Token>,
+    /// What the node did on a claim's CPUs while it held them, newest last.
+    notes: VecDeque<(Token, Action)>,
 }
 
 impl std::fmt::Debug for Placer {
@@ -76,6 +83,7 @@ impl Placer {
             asked: HashMap::new(),
             touched: HashMap::new(),
             kept: HashSet::new(),
+            notes: VecDeque::new(),
             records,
         };
         for (token, record) in books.records.load()? {
@@ -137,6 +145,26 @@ impl Placer {
     pub async fn let_go(&self, token: &Token) {
         self.books().kept.remove(token);
         self.reconcile().await;
+    }
+
+    /// Keeps account of something that the node did on a claim's CPUs.
+    pub fn note(&self, token: &Token, what: String) {
+        tracing::info!(%what, "done on a claim's CPUs");
+        let mut books = self.books();
+        if books.notes.len() == NOTES {
+            books.notes.pop_front();
+        }
+        let at_ns = crate::certify::raw_ns();
+        let action = Action { at_ns, what };
+        books.notes.push_back((token.clone(), action));
+    }
+
+    /// All of those, of one claim.
+    #[must_use]
+    pub fn notes(&self, token: &Token) -> Vec<Action> {
+        let books = self.books();
+        let own = books.notes.iter().filter(|(other, _)| other == token);
+        own.map(|(_, action)| action.clone()).collect()
     }
 
     /// How runs of a claim's container are measured; `None`: they are not.

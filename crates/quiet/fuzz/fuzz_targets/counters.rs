@@ -18,6 +18,7 @@ fuzz_target!(|text: &str| {
             stat: Some(text),
             vmstat: Some(text),
             cpu_stat: Some(text),
+            memory_stat: Some(text),
             pressure_cpu: Some(text),
             pressure_memory: Some(text),
             pressure_io: Some(text),

@@ -141,6 +141,7 @@ impl Node {
             stat: Some(&stat),
             vmstat: vmstat.as_deref(),
             cpu_stat: cpu_stat.as_deref(),
+            memory_stat: None,
             pressure_cpu: cpu.as_deref(),
             pressure_memory: memory.as_deref(),
             pressure_io: io.as_deref(),
