@@ -127,26 +127,40 @@ fn killed_parts_come_back_and_find_what_runs() {
             .to_owned()
     };
     let before = pid("pinned");
-    // processes of the node are killed, and looked for, from a container that sees them; `program`
+    // processes of the node are looked for and killed from a container that sees them; `program`
     // is a shell pattern of the command line, `?` for the zeros between its words
     let each = |program: &str, act: &str| {
-        let script = format!(
+        format!(
             "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' < $p/cmdline) in *{program}*) \
              [ ${{p#/proc/}} -ne $$ ] && {act} ${{p#/proc/}};; esac; done; true"
-        );
-        // the command may lose its connection together with what it kills
-        docker
-            .run(["exec", "observer", "sh", "-c", &script])
-            .unwrap()
+        )
+    };
+    // an exec whose engine dies under it is never answered: each has a short deadline, and an
+    // unanswered look is a look that saw nothing
+    let within = Duration::from_secs(20);
+    let pids = |program: &str| {
+        let looked = docker
+            .command(["exec", "observer", "sh", "-c", &each(program, "echo")])
+            .within(within)
+            .run();
+        looked.map_or_else(|_| String::new(), |output| output.text().trim().to_owned())
     };
     let killer = |program: &str| {
-        let pids = || each(program, "echo").text();
-        let before = pids();
-        assert!(!before.trim().is_empty(), "{program} runs");
-        each(program, "kill -9");
+        let mut before = String::new();
+        eventually("the program runs", || {
+            before = pids(program);
+            !before.is_empty()
+        });
+        // detached and a little later, so that the start of the exec is answered first; what
+        // counts is that the process is gone, so the command's own end is not looked at
+        let kill = format!("sleep 1; {}", each(program, "kill -9"));
+        let _ = docker
+            .command(["exec", "-d", "observer", "sh", "-c", &kill])
+            .within(within)
+            .run();
         eventually("another process has taken its place", || {
-            let now = pids();
-            !now.trim().is_empty() && now != before
+            let now = pids(program);
+            !now.is_empty() && now != before
         });
     };
     for program in [
