@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail};
-use stillmetal_node::{certify, cgroups};
+use stillmetal_node::certify::{self, Inserted};
+use stillmetal_node::cgroups;
 
 const REAL: &str = "/usr/bin/runc";
 const RUN_DIR: &str = "/run/stillmetal";
@@ -63,12 +64,16 @@ fn admit(bundle: &Path) -> anyhow::Result<()> {
     }
     let mut config: serde_json::Value =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))?;
-    if certify::insert_gate(&mut config, Path::new(RUN_DIR))? {
-        std::fs::write(&path, config.to_string())
-            .with_context(|| format!("write {}", path.display()))?;
-        return Ok(());
+    match certify::insert_gate(&mut config, Path::new(RUN_DIR))? {
+        Inserted::Gate { fixed_addresses } => {
+            std::fs::write(&path, config.to_string())
+                .with_context(|| format!("write {}", path.display()))?;
+            if fixed_addresses {
+                certify::inherit_fixed_addresses().context("ask for fixed addresses")?;
+            }
+        }
+        Inserted::Nothing => policy::check_build_step(&config, cgroups::HOUSEKEEPING)?,
     }
-    policy::check_build_step(&config, cgroups::HOUSEKEEPING)?;
     Ok(())
 }
 

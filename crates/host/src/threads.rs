@@ -1,6 +1,7 @@
 //! Kernel threads: which there are, where they may run, and whether they may be moved.
 
 use std::io;
+use std::str::FromStr;
 
 use cpulist::CpuSet;
 
@@ -74,13 +75,25 @@ pub fn allowed_cpus(tree: &dyn Tree, tid: u32) -> Option<CpuSet> {
         .ok()
 }
 
-/// Name and flags. The name stands in parentheses and may itself hold some, see proc(5).
+/// A field of a `/proc/PID/stat` by its number in proc_pid_stat(5), from 3 on: the name before it
+/// stands in parentheses and may itself hold some, and blanks.
+#[must_use]
+pub fn stat_field<T: FromStr>(stat: &str, number: usize) -> Option<T> {
+    let (_, tail) = stat.rsplit_once(')')?;
+    let mut fields = tail.split_ascii_whitespace();
+    fields.nth(number.checked_sub(3)?)?.parse().ok()
+}
+
+/// The name in a `/proc/PID/stat`.
+#[must_use]
+pub fn stat_name(stat: &str) -> Option<&str> {
+    let (head, _) = stat.rsplit_once(')')?;
+    Some(head.split_once('(')?.1)
+}
+
+/// Name and flags.
 fn parse_stat(stat: &str) -> Option<(String, u64)> {
-    let (head, tail) = stat.rsplit_once(')')?;
-    let (_, name) = head.split_once('(')?;
-    // After the name: state ppid pgrp session tty_nr tpgid flags
-    let flags = tail.split_ascii_whitespace().nth(6)?.parse().ok()?;
-    Some((name.to_owned(), flags))
+    Some((stat_name(stat)?.to_owned(), stat_field(stat, 9)?))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(crate) fn check(role: Role, node: &NodeFacts, body: &[u8]) -> Result<Checked
         }
     }
     check_endpoints(role, &body)?;
-    let placement = Some(placement::place(&mut body, node)?);
+    let placement = Some(placement::place(role, &mut body, node)?);
     if role == Role::Admin {
         subjects.clear();
     }

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod certify;
 mod create;
 mod denial;
 mod endpoints;
@@ -42,6 +43,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use build::check_build_step;
+pub use certify::{Certify, Scheduling};
 pub use create::{set_cgroup_parent, set_runtime};
 pub use denial::Denial;
 pub use existing::{check_exec, check_existing, linked_containers, mounted_volumes};
@@ -193,14 +195,6 @@ pub struct Pin {
     pub asked_cpuset_mems: String,
     /// Whether its runs are measured.
     pub certify: Option<Certify>,
-}
-
-/// How a container's runs are measured (labels `stillmetal.certify`, `.class`, `.canary`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certify {
-    pub class: quiet::JobClass,
-    /// Length of the canary before and after the run; 0: none, and nothing is proven.
-    pub canary_seconds: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,30 +2,26 @@
 //!
 //! A set inside the isolated CPUs, or label `stillmetal.cpus=N`, becomes a claim that the agent
 //! turns into an exclusive partition; the engine must then not see the set (it refuses CPUs that
-//! lie in a partition), so it is taken out of the body and kept in the [`Pin`]. Label
-//! `stillmetal.certify=true` asks for a noise certificate of the run on those CPUs.
+//! lie in a partition), so it is taken out of the body and kept in the [`Pin`].
 
 use cpulist::CpuSet;
-use quiet::JobClass;
 use serde_json::{Map, Value};
 
 use crate::denial::{Denial, shown};
 use crate::schema::Read;
-use crate::{Certify, CpuChoice, NodeFacts, Pin, PlacementRequest};
+use crate::{CpuChoice, NodeFacts, Pin, PlacementRequest, Role, certify};
 
 const CPUS_LABEL: &str = "stillmetal.cpus";
-const CERTIFY_LABEL: &str = "stillmetal.certify";
-const CLASS_LABEL: &str = "stillmetal.class";
-const CANARY_LABEL: &str = "stillmetal.canary";
 const PREFIX: &str = "stillmetal.";
-/// Seconds that each canary runs when the request does not say (quiet.md §8).
-const CANARY_SECONDS: u32 = 5;
-const LONGEST_CANARY_SECONDS: u32 = 600;
 
 /// Reads the request and takes the set of a pinned container out of `body`.
-pub(crate) fn place(body: &mut Value, node: &NodeFacts) -> Result<PlacementRequest, Denial> {
+pub(crate) fn place(
+    role: Role,
+    body: &mut Value,
+    node: &NodeFacts,
+) -> Result<PlacementRequest, Denial> {
     let (count, certify) = match body.get("Labels").and_then(Value::as_object) {
-        Some(labels) => (check_labels(labels)?, check_certify(labels)?),
+        Some(labels) => (check_labels(labels)?, certify::read(role, labels)?),
         None => (None, None),
     };
     let mut none = Map::new();
@@ -50,7 +46,7 @@ pub(crate) fn place(body: &mut Value, node: &NodeFacts) -> Result<PlacementReque
     let Some(cpus) = choice else {
         if certify.is_some() {
             return Err(Denial::malformed(format!(
-                "label {CERTIFY_LABEL} is for containers on isolated CPUs: add --cpuset-cpus or label {CPUS_LABEL}; {}",
+                "label stillmetal.certify is for containers on isolated CPUs: add --cpuset-cpus or label {CPUS_LABEL}; {}",
                 offer(node)
             )));
         }
@@ -77,7 +73,7 @@ fn certifiable(config: &Map<String, Value>) -> Result<(), Denial> {
         .map_or("", |policy| policy.text("Name"));
     if !matches!(restart, "" | "no") {
         return Err(Denial::malformed(format!(
-            "label {CERTIFY_LABEL} and --restart {} exclude each other: a restart by the engine would run unmeasured; leave --restart out",
+            "label stillmetal.certify and --restart {} exclude each other: a restart by the engine would run unmeasured; leave --restart out",
             shown(restart)
         )));
     }
@@ -168,10 +164,11 @@ fn parse_list(key: &str, text: &str) -> Result<Option<CpuSet>, Denial> {
 /// Checks the labels of our namespace; the value of `stillmetal.cpus` if it is there.
 fn check_labels(labels: &Map<String, Value>) -> Result<Option<u32>, Denial> {
     for key in labels.keys().filter(|key| key.starts_with(PREFIX)) {
-        if ![CPUS_LABEL, CERTIFY_LABEL, CLASS_LABEL, CANARY_LABEL].contains(&key.as_str()) {
+        if key != CPUS_LABEL && !certify::LABELS.contains(&key.as_str()) {
             return Err(Denial::malformed(format!(
-                "label {} is not one of this node's: labels `{PREFIX}*` are {CPUS_LABEL}, {CERTIFY_LABEL}, {CLASS_LABEL} and {CANARY_LABEL}; use another prefix for yours",
-                shown(key)
+                "label {} is not one of this node's: labels `{PREFIX}*` are {CPUS_LABEL}, {}; use another prefix for yours",
+                shown(key),
+                certify::LABELS.join(", ")
             )));
         }
     }
@@ -187,51 +184,4 @@ fn check_labels(labels: &Map<String, Value>) -> Result<Option<u32>, Denial> {
             shown(text)
         ))),
     }
-}
-
-/// `stillmetal.certify=true` with its class and canary, if the labels ask for it.
-fn check_certify(labels: &Map<String, Value>) -> Result<Option<Certify>, Denial> {
-    let asked = match labels.text(CERTIFY_LABEL) {
-        "true" => true,
-        "" | "false" => false,
-        other => {
-            return Err(Denial::malformed(format!(
-                "label {CERTIFY_LABEL}={} is neither true nor false",
-                shown(other)
-            )));
-        }
-    };
-    if !asked {
-        for key in [CLASS_LABEL, CANARY_LABEL] {
-            if labels.contains_key(key) {
-                return Err(Denial::malformed(format!(
-                    "label {key} says how to certify, and {CERTIFY_LABEL}=true is missing: add it or leave {key} out"
-                )));
-            }
-        }
-        return Ok(None);
-    }
-    let class = match labels.text(CLASS_LABEL) {
-        "" => JobClass::default(),
-        text => text
-            .parse()
-            .map_err(|error| Denial::malformed(format!("label {CLASS_LABEL}={text}: {error}")))?,
-    };
-    let canary_seconds = match labels.text(CANARY_LABEL) {
-        "" => CANARY_SECONDS,
-        text => text
-            .parse()
-            .ok()
-            .filter(|seconds| *seconds <= LONGEST_CANARY_SECONDS)
-            .ok_or_else(|| {
-                Denial::malformed(format!(
-                    "label {CANARY_LABEL}={} is no number of seconds from 0 (no canary: nothing is proven) to {LONGEST_CANARY_SECONDS}",
-                    shown(text)
-                ))
-            })?,
-    };
-    Ok(Some(Certify {
-        class,
-        canary_seconds,
-    }))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::legend::{Meaning, legend};
-use crate::{Evidence, Judgement, QuietClass, Reason, Verdict, judge};
+use crate::{Evidence, Judgement, Outcome, QuietClass, Reason, Verdict, judge};
 
 /// Changes with every change of meaning.
 pub const SCHEMA: &str = "quiet-cert/1";
@@ -25,16 +25,6 @@ pub struct Certificate {
     pub legend: BTreeMap<String, Meaning>,
 }
 
-/// How the job ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    Succeeded,
-    Failed,
-    /// Neither an exit code nor a signal is known.
-    Unknown,
-}
-
 impl Certificate {
     /// Judges the evidence.
     #[must_use]
@@ -45,11 +35,7 @@ impl Certificate {
             reasons,
             unproven,
         } = judge(&evidence);
-        let outcome = match (evidence.job.failure(), evidence.job.exit_code) {
-            (Some(_), _) => Outcome::Failed,
-            (None, Some(_)) => Outcome::Succeeded,
-            (None, None) => Outcome::Unknown,
-        };
+        let outcome = evidence.job.outcome();
         Self {
             schema: SCHEMA.to_owned(),
             verdict,

@@ -3,7 +3,7 @@
 use cpulist::CpuSet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Conditions, JobClass, Value, Window};
+use crate::{Conditions, JobClass, JobOutcome, TickMode, Value, Window};
 
 /// A certificate without its verdict. Units and sources: [`legend`](crate::legend).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,15 +26,6 @@ pub struct Evidence {
     /// What went wrong while the run was measured, in words: then not all of it is proven.
     pub troubles: Vec<String>,
     pub job: JobOutcome,
-}
-
-/// Whether the job's CPUs ran without a tick. Results of one mode do not compare with the other's:
-/// a system call costs 1.7 times the instructions on a tickless CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TickMode {
-    NohzFull,
-    Tick,
 }
 
 /// What the run ran on.
@@ -90,39 +81,4 @@ impl Hardware {
 pub struct Action {
     pub at_ns: u64,
     pub what: String,
-}
-
-/// How the job went; a failed one may still have been quiet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobOutcome {
-    pub exit_code: Option<i32>,
-    pub signal: Option<i32>,
-    pub oom_killed: Option<bool>,
-    pub timed_out: bool,
-    pub gate: Release,
-}
-
-/// When the job, held back so that the windows could be set up, was let go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Release {
-    pub released_ns: Option<u64>,
-    pub exec_ns: Option<u64>,
-}
-
-impl JobOutcome {
-    /// Why the job failed, `None` if nothing says that it did.
-    #[must_use]
-    pub fn failure(&self) -> Option<String> {
-        if self.timed_out {
-            Some("the job ran out of time".to_owned())
-        } else if self.oom_killed == Some(true) {
-            Some("the job ran out of memory and was killed".to_owned())
-        } else if let Some(signal) = self.signal {
-            Some(format!("signal {signal} ended the job"))
-        } else {
-            self.exit_code
-                .filter(|code| *code != 0)
-                .map(|code| format!("the job exited with {code}"))
-        }
-    }
 }

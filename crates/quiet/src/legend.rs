@@ -98,4 +98,7 @@ job.signal | number | wait status
 job.oom_killed | yes or no | memory.events of the job's cgroup
 job.timed_out | yes or no | the node
 job.gate | ns CLOCK_MONOTONIC_RAW | the node
+job.ended_ns | ns CLOCK_MONOTONIC_RAW | cgroup.events of the job's cgroup
+job.settings | on or off; name; priority; nice value | /proc/PID/personality and /proc/PID/stat before the release
+job.output | SHA-256; bytes | what the container engine kept of stdout and stderr
 ";

@@ -26,22 +26,32 @@ pub enum Unready {
     NoProgram,
 }
 
-/// Puts the gate before the program of a container whose cgroup is a partition's; leaves every
-/// other configuration alone (false).
+/// What became of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is none of ours and was left alone.
+    Nothing,
+    Gate {
+        /// The runtime is to ask for the same addresses each time.
+        fixed_addresses: bool,
+    },
+}
+
+/// Puts the gate before the program of a container whose cgroup is a partition's.
 ///
 /// # Errors
 /// [`Unready`]: then it must not be started.
-pub fn insert_gate(config: &mut Value, run_dir: &Path) -> Result<bool, Unready> {
+pub fn insert_gate(config: &mut Value, run_dir: &Path) -> Result<Inserted, Unready> {
     let cgroup = config
         .pointer("/linux/cgroupsPath")
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
     let Some((parent, container)) = cgroup.rsplit_once('/') else {
-        return Ok(false);
+        return Ok(Inserted::Nothing);
     };
     let Some(token) = cgroups::token_of(parent) else {
-        return Ok(false);
+        return Ok(Inserted::Nothing);
     };
     let desk = Desk::at(run_dir, &token);
     if desk.container().as_deref() != Some(container) {
@@ -61,7 +71,9 @@ pub fn insert_gate(config: &mut Value, run_dir: &Path) -> Result<bool, Unready> 
     // a container's /dev is a tmpfs of its own, so nothing of this stays in its layers
     mounts.push(bind(GATE.into(), gate::GATE_PATH, &["ro"]));
     mounts.push(bind(desk.control(), gate::CONTROL_PATH, &["rw", "noexec"]));
-    Ok(true)
+    Ok(Inserted::Gate {
+        fixed_addresses: desk.fixed_addresses(),
+    })
 }
 
 fn bind(source: PathBuf, destination: &str, options: &[&str]) -> Value {
@@ -74,6 +86,8 @@ fn bind(source: PathBuf, destination: &str, options: &[&str]) -> Value {
 mod tests {
     use super::*;
     use crate::placement::ledger::Token;
+    use policy::Certify;
+    use quiet::JobClass;
 
     fn config(cgroup: &str) -> Value {
         json!({
@@ -87,9 +101,17 @@ mod tests {
     fn the_gate_stands_before_the_program_of_a_run_that_was_begun() {
         let run_dir = tempfile::tempdir().unwrap();
         let desk = Desk::at(run_dir.path(), &Token("7f".into()));
-        desk.open("abc").unwrap();
+        for fixed_addresses in [true, false] {
+            let mut certify = Certify::of(JobClass::Compute);
+            certify.fixed_addresses = fixed_addresses;
+            desk.open("abc", &certify).unwrap();
+            assert_eq!(
+                insert_gate(&mut config("/stillmetal-7f/abc"), run_dir.path()).unwrap(),
+                Inserted::Gate { fixed_addresses }
+            );
+        }
         let mut changed = config("/stillmetal-7f/abc");
-        assert!(insert_gate(&mut changed, run_dir.path()).unwrap());
+        insert_gate(&mut changed, run_dir.path()).unwrap();
         assert_eq!(
             changed["process"]["args"],
             json!(["/dev/.stillmetal/gate", "stress-ng", "--cpu", "1"])
@@ -105,7 +127,7 @@ mod tests {
     fn nobody_else_passes_the_gate_and_others_are_left_alone() {
         let run_dir = tempfile::tempdir().unwrap();
         Desk::at(run_dir.path(), &Token("7f".into()))
-            .open("abc")
+            .open("abc", &Certify::of(JobClass::Compute))
             .unwrap();
         for refused in ["/stillmetal-7f/other", "/stillmetal-80/abc"] {
             assert!(
@@ -115,7 +137,8 @@ mod tests {
         }
         for other in ["/housekeeping/abc", "/stillmetal-7f/buildkit/abc", ""] {
             let mut same = config(other);
-            assert!(!insert_gate(&mut same, run_dir.path()).unwrap(), "{other}");
+            let done = insert_gate(&mut same, run_dir.path()).unwrap();
+            assert_eq!(done, Inserted::Nothing, "{other}");
             assert_eq!(same, config(other));
         }
     }

@@ -9,7 +9,7 @@ use cpulist::CpuSet;
 use host::cgroup::ROOT;
 use host::threads::{self, Binding};
 use host::{Tree, counters};
-use quiet::{Conditions, Drift, Frequency, IrqRoute, Switch, Thread, Value};
+use quiet::{Conditions, Drift, Frequency, IrqRoute, Switch, Thread, TickMode, Value};
 use stillmetal_tune::Plan;
 use stillmetal_tune::apply::{Reach, drift};
 
@@ -18,6 +18,18 @@ use super::sampler::all_threads;
 const CPU: &str = "/sys/devices/system/cpu";
 const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 const RT_RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
+
+/// How CPUs tick; `None`: some do and some do not.
+pub(crate) fn tick_mode(tree: &dyn Tree, cpus: &CpuSet) -> Option<TickMode> {
+    let tickless = tree.read(&format!("{CPU}/nohz_full")).unwrap_or_default();
+    // without a list the file says `(null)`
+    let tickless: CpuSet = tickless.trim().parse().unwrap_or_default();
+    match cpus.intersection(&tickless) {
+        none if none.is_empty() => Some(TickMode::Tick),
+        all if all == *cpus => Some(TickMode::NohzFull),
+        _ => None,
+    }
+}
 
 /// One run's place, as far as its conditions are concerned.
 pub(crate) struct Place<'a> {

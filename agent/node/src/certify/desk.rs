@@ -3,6 +3,7 @@
 //! ```text
 //! container   id of the container whose start was asked for; there only while a run is under way
 //! control     the page that the gate and this agent share (see the crate `gate`)
+//! fixed       there if the program is to have the same addresses each time
 //! canary-N    the same for the canary on CPU N
 //! ```
 
@@ -13,11 +14,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::mount::MsFlags;
+use policy::Certify;
 
 use super::page::Page;
 use crate::placement::ledger::Token;
 
 const CONTAINER: &str = "container";
+const FIXED: &str = "fixed";
 /// When a gate that nobody releases gives up: the canary before the job is over by then.
 const START_DEADLINE: Duration = Duration::from_secs(1200);
 
@@ -69,11 +72,14 @@ impl Desk {
     ///
     /// # Errors
     /// The file system's.
-    pub(crate) fn open(&self, container: &str) -> io::Result<()> {
+    pub(crate) fn open(&self, container: &str, certify: &Certify) -> io::Result<()> {
         self.close();
         fs::create_dir_all(&self.dir)?;
         let control = self.page("control")?;
         Page::open(&control)?.prepare(START_DEADLINE)?;
+        if certify.fixed_addresses {
+            fs::write(self.dir.join(FIXED), "")?;
+        }
         fs::write(self.dir.join(CONTAINER), container)
     }
 
@@ -86,6 +92,11 @@ impl Desk {
     /// The container whose run was begun.
     pub(crate) fn container(&self) -> Option<String> {
         fs::read_to_string(self.dir.join(CONTAINER)).ok()
+    }
+
+    /// Whether its program is to have the same addresses each time.
+    pub(crate) fn fixed_addresses(&self) -> bool {
+        self.dir.join(FIXED).exists()
     }
 
     pub(crate) fn control(&self) -> PathBuf {

@@ -14,10 +14,12 @@ mod canary;
 mod conditions;
 mod desk;
 mod ended;
+mod exit;
 mod page;
 mod run;
 mod sampler;
 mod seal;
+mod settings;
 mod store;
 
 use std::collections::HashMap;
@@ -30,16 +32,17 @@ use futures_util::future::BoxFuture;
 use host::Tree;
 use nix::time::{ClockId, clock_gettime};
 use policy::{Denial, NodeFacts, Pin};
-use quiet::Certificate;
+use quiet::{Certificate, TickMode};
 use stillmetal_proxy::{Claimed, Placement};
 use stillmetal_tune::Plan;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use bundle::{RUNTIME, Unready, insert_gate};
+pub use bundle::{Inserted, RUNTIME, Unready, insert_gate};
 pub use desk::mount as mount_desks;
 pub(crate) use sampler::tids_below;
 pub use seal::{Broken, verify};
+pub use settings::inherit_fixed_addresses;
 
 use crate::SharedReport;
 use crate::engine::client::EngineClient;
@@ -49,6 +52,9 @@ use desk::Desk;
 use run::Run;
 use seal::Sealer;
 use store::Store;
+
+/// When a container started that never did, as the engine writes it.
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// What certified runs need of their node.
 #[derive(Clone)]
@@ -182,8 +188,13 @@ impl Certifier {
         };
         let about = self.parts.client.about(&container).await;
         let about = about.map_err(|error| failed(&error))?;
+        let certify = self.parts.placer.certify(&token);
+        let certify = certify.ok_or_else(|| Denial {
+            status: 409,
+            message: "the container lost its CPUs meanwhile: start it again".into(),
+        })?;
         Desk::at(&self.parts.run_dir, &token)
-            .open(&container)
+            .open(&container, &certify)
             .map_err(|error| failed(&error))?;
         self.parts.placer.keep(&token);
         self.running().insert(container, about.started_at);
@@ -199,7 +210,10 @@ impl Certifier {
             return;
         };
         let run = match Run::of(&self.parts, token, container.clone()).await {
-            Some(run) if run.started_at() != started_before => run,
+            Some(run) if run.started_at() != started_before => match started_before.as_str() {
+                NEVER => run,
+                _ => run.again(),
+            },
             run => {
                 if let Some(run) = run {
                     run.give_up().await;
@@ -231,6 +245,26 @@ impl Certifier {
 
     fn running(&self) -> MutexGuard<'_, HashMap<String, String>> {
         lock(&self.running)
+    }
+
+    /// Whether the CPUs of a new claim tick as was asked for: they do as the kernel was booted.
+    fn check_tick(&self, token: &str, wanted: Option<TickMode>) -> Result<(), Denial> {
+        let Some(wanted) = wanted else { return Ok(()) };
+        let claims = self.parts.placer.claims();
+        let own = claims.into_iter().find(|(other, _)| other.0 == token);
+        let cpus = own.map(|(_, claim)| claim.cpus).unwrap_or_default();
+        let found = conditions::tick_mode(&*self.parts.tree, &cpus);
+        if found == Some(wanted) {
+            return Ok(());
+        }
+        let found = found.map_or("of both kinds".to_owned(), |mode| mode.to_string());
+        Err(Denial {
+            status: 409,
+            message: format!(
+                "tick mode {wanted} was asked for and CPUs {cpus} are {found}: that is decided when \
+                 the kernel boots (nohz_full=); choose other CPUs, or boot the node otherwise"
+            ),
+        })
     }
 
     /// `pending` before the first run, then `measuring`, then the verdict of the newest run.
@@ -284,7 +318,15 @@ impl Placement for Certifier {
         pin: &'a Pin,
         name: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Claimed, Denial>> {
-        self.parts.placer.claim(pin, name)
+        Box::pin(async move {
+            let claimed = self.parts.placer.claim(pin, name).await?;
+            let wanted = pin.certify.as_ref().and_then(|certify| certify.tick);
+            if let Err(denial) = self.check_tick(&claimed.token, wanted) {
+                self.parts.placer.abandoned(&claimed.token).await;
+                return Err(denial);
+            }
+            Ok(claimed)
+        })
     }
 
     fn created<'a>(&'a self, token: &'a str, container_id: &'a str) -> BoxFuture<'a, ()> {

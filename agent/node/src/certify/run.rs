@@ -13,19 +13,21 @@ use host::Tree;
 use host::cgroup::ROOT;
 use policy::Certify;
 use quiet::{
-    Certificate, Conditions, Evidence, Hardware, JobOutcome, Platform, Release, TickMode, Watch,
-    Window, WindowName, parse,
+    Certificate, Conditions, Evidence, Hardware, JobOutcome, Output, Platform, Release, Settings,
+    TickMode, Watch, Window, WindowName, parse,
 };
 
 use super::canary::{Canaries, Perch};
 use super::conditions::{Guard, Place};
 use super::desk::Desk;
 use super::ended::Ended;
+use super::exit::{End, ExitWatch, Status};
 use super::page::Page;
 use super::sampler::{Sampler, exiting};
-use super::{Parts, raw_ns};
+use super::{Parts, raw_ns, settings};
 use crate::cgroups;
 use crate::engine::client::About;
+use crate::engine::output::{CLOSE_DEADLINE, Written};
 use crate::placement::ledger::Token;
 
 /// From the engine's answer to the gate's own first word.
@@ -43,6 +45,9 @@ const PERIOD: Duration = Duration::from_millis(100);
 const LOOK_EVERY: u32 = 10;
 const TOO_EARLY: &str = "the container ended before its program began";
 const POLL: Duration = Duration::from_millis(2);
+/// From the signal that ends everything in a cgroup to its end: the kernel only has to give memory
+/// back.
+const KILL_DEADLINE: Duration = Duration::from_secs(60);
 /// The engine reports an exit at once.
 const EXIT_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -54,6 +59,8 @@ pub(crate) struct Run {
     certify: Certify,
     about: About,
     cpus: CpuSet,
+    /// Its log holds what earlier runs wrote.
+    ran_before: bool,
 }
 
 /// What the thread found.
@@ -63,6 +70,9 @@ struct Measured {
     before: Conditions,
     after: Conditions,
     release: Release,
+    settings: Settings,
+    end: Option<End>,
+    timed_out: bool,
     oom_killed: Option<bool>,
     /// Why it is not all there.
     troubles: Vec<String>,
@@ -89,12 +99,21 @@ impl Run {
             certify,
             about,
             cpus,
+            ran_before: false,
         })
     }
 
     /// When its container started, as the engine writes it.
     pub(crate) fn started_at(&self) -> &str {
         &self.about.started_at
+    }
+
+    /// That its container had started before.
+    pub(crate) fn again(self) -> Self {
+        Self {
+            ran_before: true,
+            ..self
+        }
     }
 
     /// Puts everything back; to be called when the container did not start.
@@ -116,7 +135,8 @@ impl Run {
             ],
             ..Measured::default()
         };
-        let certificate = Certificate::new(self.evidence(measured, None));
+        let output = Written::unknown("the node's agent was restarted during the run").output;
+        let certificate = Certificate::new(self.evidence(measured, None, output));
         (self.container, certificate)
     }
 
@@ -127,6 +147,16 @@ impl Run {
             let (client, id) = (run.parts.client.clone(), run.container.clone());
             tokio::spawn(async move { client.exit_code(&id).await })
         };
+        let written = {
+            let (client, id) = (run.parts.client.clone(), run.container.clone());
+            let ran_before = run.ran_before;
+            tokio::spawn(async move {
+                if ran_before {
+                    return Written::unknown("its log holds what earlier runs wrote as well");
+                }
+                client.follow_output(&id).await
+            })
+        };
         let measured = {
             let run = Arc::clone(&run);
             tokio::task::spawn_blocking(move || run.measure()).await
@@ -136,10 +166,16 @@ impl Run {
             // killed by whoever, or the engine is gone: not known
             Ok(Err(_)) | Err(_) => None,
         };
+        let output = match tokio::time::timeout(CLOSE_DEADLINE, written).await {
+            Ok(Ok(written)) => written.output,
+            Ok(Err(_)) | Err(_) => {
+                Written::unknown("the engine did not close the log in time").output
+            }
+        };
         Desk::at(&run.parts.run_dir, &run.token).close();
         run.parts.placer.let_go(&run.token).await;
         let certificate = match measured {
-            Ok(measured) => Some(Certificate::new(run.evidence(measured, exit_code))),
+            Ok(measured) => Some(Certificate::new(run.evidence(measured, exit_code, output))),
             Err(error) => {
                 tracing::error!(%error, "measuring a run died");
                 None
@@ -186,26 +222,36 @@ impl Run {
             page.command(Order::GiveUp);
             return measured;
         }
+        let (settings, troubles) = settings::apply(tree, self.about.pid, &self.certify);
+        measured.settings = settings;
+        measured.troubles.extend(troubles);
+        let exit = ExitWatch::start(self.about.pid);
         let oom_before = self.oom_kills();
         measured.before = place.conditions(self.parts.report().as_ref());
         let plan = self.parts.plan.get();
         let mut guard = Guard::new(&place, plan);
         let perch = self.perch(&mut measured);
         self.canary(&desk, perch.as_ref(), WindowName::CanaryPre, &mut measured);
-        match self.job(&page, &ended, &mut guard) {
-            Ok((release, windows)) => {
-                measured.release = release;
-                measured.windows.extend(windows);
-            }
-            Err(why) => measured.troubles.push(why),
+        if let Err(why) = self.job(&page, &ended, &mut guard, &mut measured) {
+            measured.troubles.push(why);
         }
         measured.release.exec_ns = page
             .report()
             .map(|report| report.exec_ns.into_inner())
             .filter(|instant| *instant > 0);
-        // the engine may still be at it; nothing of the container may run beside the canary
-        while !ended.within(Duration::from_secs(1)) {}
-        self.canary(&desk, perch.as_ref(), WindowName::CanaryPost, &mut measured);
+        // nothing of the container may run beside the canary
+        if self.outlast(&ended, &mut measured) {
+            self.canary(&desk, perch.as_ref(), WindowName::CanaryPost, &mut measured);
+        }
+        measured.end = match exit {
+            // `populated 0` comes a little before the process is a zombie
+            Ok(exit) => exit.within(EXIT_DEADLINE),
+            Err(error) => {
+                let why = format!("the end of the job could not be watched: {error}");
+                measured.troubles.push(why);
+                None
+            }
+        };
         measured.oom_killed = oom_before
             .zip(self.oom_kills())
             .map(|(before, after)| after > before);
@@ -262,13 +308,14 @@ impl Run {
         }
     }
 
-    /// Lets the job go and watches it to its end.
+    /// Lets the job go and watches it to its end, or to its time limit and kills it.
     fn job(
         &self,
         page: &Page,
         ended: &Ended,
         guard: &mut Guard<'_>,
-    ) -> Result<(Release, Vec<Window>), String> {
+        measured: &mut Measured,
+    ) -> Result<(), String> {
         page.command(Order::Spin);
         let spinning = wait_for(page, State::Spinning, ended, SPIN_DEADLINE);
         let mut sampler = self.sampler(&self.cgroup(), Some(self.about.pid));
@@ -277,10 +324,7 @@ impl Run {
         // also when something went wrong: the program is the user's and is to run
         page.release_at(released_ns)
             .map_err(|error| format!("the gate could not be opened: {error}"))?;
-        let release = Release {
-            released_ns: Some(released_ns),
-            exec_ns: None,
-        };
+        measured.release.released_ns = Some(released_ns);
         let mut last = first?;
         let mut watch = Watch::new(last.clone());
         let mut count: u32 = 0;
@@ -295,14 +339,55 @@ impl Run {
             if count.is_multiple_of(LOOK_EVERY) {
                 guard.look();
             }
+            if self.overdue(measured) {
+                self.kill(measured);
+                ended.within(KILL_DEADLINE);
+                break;
+            }
         }
         let mut exit = Watch::new(last);
         exit.push(take(&sampler)?);
         sampler.look_for_residents();
-        Ok((
-            release,
-            vec![watch.finish(), exit.finish().named(WindowName::Exit)],
-        ))
+        measured.windows.push(watch.finish());
+        measured.windows.push(exit.finish().named(WindowName::Exit));
+        Ok(())
+    }
+
+    /// Waits until nothing of the job runs any more, and ends it at its time limit; false: it could
+    /// not be ended. A job without a limit may take as long as it likes.
+    fn outlast(&self, ended: &Ended, measured: &mut Measured) -> bool {
+        while !ended.within(PERIOD) {
+            if measured.timed_out || self.overdue(measured) {
+                if !measured.timed_out {
+                    self.kill(measured);
+                }
+                if !ended.within(KILL_DEADLINE) {
+                    let why = format!("the job still ran {KILL_DEADLINE:?} after it was killed");
+                    measured.troubles.push(why);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn overdue(&self, measured: &Measured) -> bool {
+        let limit = self.certify.timeout_seconds.map(u64::from);
+        limit
+            .zip(measured.release.released_ns)
+            .is_some_and(|(seconds, released_ns)| {
+                raw_ns() >= released_ns.saturating_add(seconds.saturating_mul(1_000_000_000))
+            })
+    }
+
+    /// Ends everything in the job's cgroup at once.
+    fn kill(&self, measured: &mut Measured) {
+        measured.timed_out = true;
+        let path = format!("{ROOT}/{}/cgroup.kill", self.cgroup());
+        if let Err(error) = self.parts.tree.write(&path, "1") {
+            let why = format!("the job could not be killed at its time limit: {path}: {error}");
+            measured.troubles.push(why);
+        }
     }
 
     fn sampler(&self, cgroup: &str, first: Option<u32>) -> Sampler {
@@ -320,7 +405,7 @@ impl Run {
         parse::parse_oom_kill(&self.parts.tree.read(&path).ok()?)
     }
 
-    fn evidence(&self, measured: Measured, exit_code: Option<i32>) -> Evidence {
+    fn evidence(&self, measured: Measured, exit_code: Option<i32>, output: Output) -> Evidence {
         let tree = &*self.parts.tree;
         let job_cpus = self.cpus.clone();
         let tickless = measured
@@ -330,6 +415,7 @@ impl Run {
             .is_some_and(|set| job_cpus.is_subset(set));
         let report = self.parts.report();
         let hypervisor = report.as_ref().map(|report| report.hypervisor);
+        let status = measured.end.and_then(|end| end.status);
         Evidence {
             run_id: format!("{}-{}", short(&self.container), raw_ns()),
             container_id: self.container.clone(),
@@ -357,11 +443,20 @@ impl Run {
             actions_in_window: self.parts.placer.notes(&self.token),
             troubles: measured.troubles,
             job: JobOutcome {
-                exit_code,
-                signal: None,
+                exit_code: exit_code.or(match status {
+                    Some(Status::Exited(code)) => Some(code),
+                    Some(Status::Signalled(_)) | None => None,
+                }),
+                signal: match status {
+                    Some(Status::Signalled(signal)) => Some(signal),
+                    Some(Status::Exited(_)) | None => None,
+                },
                 oom_killed: measured.oom_killed,
-                timed_out: false,
+                timed_out: measured.timed_out,
                 gate: measured.release,
+                ended_ns: measured.end.map(|end| end.at_ns),
+                settings: measured.settings,
+                output,
             },
         }
     }

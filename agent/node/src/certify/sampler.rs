@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cpulist::CpuSet;
 use host::Tree;
 use host::cgroup::{Cgroups, ROOT};
-use host::threads;
+use host::threads::{self, stat_field, stat_name};
 use quiet::{Resident, Snapshot, TaskCounts, Texts, parse};
 
 /// `/proc/interrupts` of a large machine.
@@ -153,9 +153,7 @@ fn family(first: u32, parents: &BTreeMap<u32, u32>) -> BTreeSet<u32> {
 }
 
 fn parent(tree: &dyn Tree, pid: u32) -> Option<u32> {
-    let stat = tree.read(&format!("/proc/{pid}/stat")).ok()?;
-    let (_, tail) = stat.rsplit_once(')')?;
-    tail.split_ascii_whitespace().nth(1)?.parse().ok()
+    stat_field(&tree.read(&format!("/proc/{pid}/stat")).ok()?, 4)
 }
 
 /// Whether a process has begun to exit, or is gone. What it causes from there on (memory given
@@ -163,12 +161,8 @@ fn parent(tree: &dyn Tree, pid: u32) -> Option<u32> {
 pub(crate) fn exiting(tree: &dyn Tree, pid: u32) -> bool {
     // include/linux/sched.h
     const PF_EXITING: u64 = 0x4;
-    let flags = || {
-        let stat = tree.read(&format!("/proc/{pid}/stat")).ok()?;
-        let (_, tail) = stat.rsplit_once(')')?;
-        tail.split_ascii_whitespace().nth(6)?.parse::<u64>().ok()
-    };
-    flags().is_none_or(|flags| flags & PF_EXITING != 0)
+    let stat = tree.read(&format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat_field(&stat, 9).is_none_or(|flags: u64| flags & PF_EXITING != 0)
 }
 
 /// `None`: it ended while we looked.
@@ -188,20 +182,16 @@ fn task(tree: &dyn Tree, pid: u32, tid: u32) -> Option<TaskCounts> {
 fn resident(tree: &dyn Tree, tid: u32) -> Option<Resident> {
     let stat = tree.read(&format!("/proc/{tid}/stat")).ok()?;
     let schedstat = tree.read(&format!("/proc/{tid}/schedstat")).ok()?;
-    let (_, rest) = stat.split_once('(')?;
-    let (name, _) = rest.rsplit_once(')')?;
     Some(Resident {
-        name: name.to_owned(),
+        name: stat_name(&stat)?.to_owned(),
         start_ticks: start_ticks(&stat)?,
         timeslices: parse::parse_task_schedstat(&schedstat)?.timeslices,
     })
 }
 
-/// Field 22 of `stat`: clock ticks between boot and the thread's start. The name in parentheses may
-/// hold anything, see proc(5).
+/// Clock ticks between boot and the thread's start.
 fn start_ticks(stat: &str) -> Option<u64> {
-    let (_, tail) = stat.rsplit_once(')')?;
-    tail.split_ascii_whitespace().nth(19)?.parse().ok()
+    stat_field(stat, 22)
 }
 
 /// Threads in a cgroup and the cgroups directly below it.

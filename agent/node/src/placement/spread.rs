@@ -106,14 +106,11 @@ fn read(tree: &dyn Tree, partition: &str, cpus: &CpuSet) -> Vec<Seen> {
     let tids = tids_below(tree, partition).into_iter();
     tids.filter_map(|tid| {
         let stat = tree.read(&format!("/proc/{tid}/stat")).ok()?;
-        // proc(5): state is field 3 and processor field 39; the name before may hold anything
-        let (_, tail) = stat.rsplit_once(')')?;
-        let mut fields = tail.split_ascii_whitespace();
-        let runnable = fields.next()? == "R";
+        // proc_pid_stat(5): state and processor
         Some(Seen {
             tid,
-            cpu: fields.nth(35)?.parse().ok()?,
-            runnable,
+            cpu: threads::stat_field(&stat, 39)?,
+            runnable: threads::stat_field(&stat, 3) == Some('R'),
             free: threads::allowed_cpus(tree, tid)? == *cpus,
         })
     })

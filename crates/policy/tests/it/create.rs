@@ -415,8 +415,8 @@ fn certified_runs_are_pinned_and_started_by_the_node_only() {
     };
     let asked = |class, canary_seconds| {
         Ok(Some(policy::Certify {
-            class,
             canary_seconds,
+            ..policy::Certify::of(class)
         }))
     };
     assert_eq!(certify(json!({})), Ok(None));
@@ -449,4 +449,64 @@ fn certified_runs_are_pinned_and_started_by_the_node_only() {
     }
     let once = json!({"CpusetCpus": "2", "RestartPolicy": {"Name": "no"}});
     assert!(place(&once, &yes, &node()).is_ok());
+}
+
+#[test]
+fn labels_say_how_a_run_is_measured_and_labels_come_out_again() {
+    let read = |role, labels: &Value| -> Result<Option<policy::Certify>, policy::Denial> {
+        let body = json!({"Labels": labels, "HostConfig": {"CpusetCpus": "2"}}).to_string();
+        let checked = check_body(role, &Endpoint::ContainerCreate, &node(), body.as_bytes())?;
+        match checked.placement {
+            Some(PlacementRequest::Pinned(pin)) => Ok(pin.certify),
+            other => panic!("{other:?}"),
+        }
+    };
+    let all = policy::Certify {
+        class: quiet::JobClass::Memory,
+        canary_seconds: 7,
+        timeout_seconds: Some(60),
+        tick: Some(quiet::TickMode::NohzFull),
+        fixed_addresses: true,
+        scheduling: policy::Scheduling::Fifo { priority: 50 },
+    };
+    for wanted in [
+        all.clone(),
+        policy::Certify {
+            scheduling: policy::Scheduling::Normal { nice: -5 },
+            ..all.clone()
+        },
+        policy::Certify::of(quiet::JobClass::Compute),
+    ] {
+        let labels: serde_json::Map<String, Value> = wanted
+            .labels()
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.into()))
+            .collect();
+        let found = read(Role::Admin, &labels.into()).unwrap();
+        assert_eq!(found, Some(wanted));
+    }
+    let with = |key: &str, value: &str| json!({"stillmetal.certify": "true", key: value});
+    for (key, value) in [
+        ("stillmetal.timeout", "0"),
+        ("stillmetal.timeout", "1m"),
+        ("stillmetal.timeout", "604801"),
+        ("stillmetal.tick", "off"),
+        ("stillmetal.aslr", "no"),
+        ("stillmetal.nice", "20"),
+        ("stillmetal.nice", "-21"),
+        ("stillmetal.fifo", "0"),
+        ("stillmetal.fifo", "100"),
+    ] {
+        let refused = read(Role::Admin, &with(key, value)).unwrap_err();
+        assert_eq!(refused.status, 400, "{key}={value}");
+        assert!(refused.message.contains(key), "{}", refused.message);
+        let alone = read(Role::Admin, &json!({key: value})).unwrap_err();
+        assert!(alone.message.contains("is missing"), "{}", alone.message);
+    }
+    let both = json!({
+        "stillmetal.certify": "true", "stillmetal.nice": "1", "stillmetal.fifo": "1"
+    });
+    assert_eq!(read(Role::Admin, &both).unwrap_err().status, 400);
+    let fifo = with("stillmetal.fifo", "1");
+    assert_eq!(read(Role::User, &fifo).unwrap_err().status, 403);
 }
