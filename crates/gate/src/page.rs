@@ -9,7 +9,7 @@
 //! mapping only as the address for futex calls, which answer `EFAULT` instead.
 
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Bytes of the control file.
 pub const SIZE: usize = 4096;
@@ -17,13 +17,6 @@ pub const SIZE: usize = 4096;
 pub const MAGIC: u32 = u32::from_le_bytes(*b"gate");
 /// Changes with the layout; a gate refuses every other.
 pub const VERSION: u32 = 1;
-
-/// No address-space randomisation (`ADDR_NO_RANDOMIZE`).
-pub const OPTION_NO_ASLR: u32 = 1;
-/// `SCHED_FIFO` with [`Orders::priority`].
-pub const OPTION_FIFO: u32 = 2;
-/// The nice value [`Orders::nice`].
-pub const OPTION_NICE: u32 = 4;
 
 /// The whole layout. Each half has its own cache line, so that a canary's counters do not take the
 /// line away that it watches.
@@ -45,16 +38,12 @@ pub struct Orders {
     pub version: AtomicU32,
     /// A [`Command`]; futex word of the gate.
     pub command: AtomicU32,
-    /// `OPTION_*` asked for.
-    pub options: AtomicU32,
+    /// 0; aligns the instants.
+    pub reserved: AtomicU32,
     /// When the program is to start; 0 while that is not known.
     pub release_ns: AtomicU64,
     /// When the gate stops waiting; 0 is long past.
     pub deadline_ns: AtomicU64,
-    /// Priority for [`OPTION_FIFO`], 1 to 99.
-    pub priority: AtomicU32,
-    /// Nice value for [`OPTION_NICE`].
-    pub nice: AtomicI32,
     /// A canary counts what took longer than this.
     pub gap_threshold_ns: AtomicU64,
 }
@@ -65,10 +54,6 @@ pub struct Orders {
 pub struct Report {
     /// A [`State`]; futex word of the agent.
     pub state: AtomicU32,
-    /// `OPTION_*` that took effect.
-    pub done: AtomicU32,
-    /// Of the first option that did not; 0 if all did.
-    pub errno: AtomicI32,
     reserved: AtomicU32,
     /// When the gate let go, right before `execve`.
     pub exec_ns: AtomicU64,
@@ -96,7 +81,7 @@ pub const STATE_OFFSET: usize = core::mem::offset_of!(Page, report.state);
 #[repr(u32)]
 pub enum State {
     New = 0,
-    /// The program was found, the options are applied, the gate sleeps.
+    /// The program was found, the gate sleeps.
     Waiting = 1,
     /// A gate waits for its instant; a canary watches.
     Spinning = 2,
@@ -162,11 +147,9 @@ impl Orders {
         put(&mut rest, self.magic.load(Relaxed).to_le_bytes());
         put(&mut rest, self.version.load(Relaxed).to_le_bytes());
         put(&mut rest, self.command.load(Relaxed).to_le_bytes());
-        put(&mut rest, self.options.load(Relaxed).to_le_bytes());
+        put(&mut rest, self.reserved.load(Relaxed).to_le_bytes());
         put(&mut rest, self.release_ns.load(Relaxed).to_le_bytes());
         put(&mut rest, self.deadline_ns.load(Relaxed).to_le_bytes());
-        put(&mut rest, self.priority.load(Relaxed).to_le_bytes());
-        put(&mut rest, self.nice.load(Relaxed).to_le_bytes());
         put(&mut rest, self.gap_threshold_ns.load(Relaxed).to_le_bytes());
         bytes
     }
@@ -179,8 +162,6 @@ impl Report {
         let mut rest = &bytes[..];
         Self {
             state: u32::from_le_bytes(take(&mut rest)).into(),
-            done: u32::from_le_bytes(take(&mut rest)).into(),
-            errno: i32::from_le_bytes(take(&mut rest)).into(),
             reserved: u32::from_le_bytes(take(&mut rest)).into(),
             exec_ns: u64::from_le_bytes(take(&mut rest)).into(),
             gaps: u64::from_le_bytes(take(&mut rest)).into(),
@@ -220,20 +201,16 @@ mod tests {
         assert_eq!((ORDERS_SIZE, REPORT_SIZE), (64, 64));
         assert_eq!((COMMAND_OFFSET, RELEASE_OFFSET, STATE_OFFSET), (8, 16, 64));
         assert_eq!(offset_of!(Page, orders.deadline_ns), 24);
-        assert_eq!(offset_of!(Page, orders.priority), 32);
-        assert_eq!(offset_of!(Page, orders.gap_threshold_ns), 40);
-        assert_eq!(offset_of!(Page, report.exec_ns), 80);
-        assert_eq!(offset_of!(Page, report.loops), 112);
+        assert_eq!(offset_of!(Page, orders.gap_threshold_ns), 32);
+        assert_eq!(offset_of!(Page, report.exec_ns), 72);
+        assert_eq!(offset_of!(Page, report.loops), 104);
     }
 
     #[test]
     fn bytes_are_those_of_the_layout() {
         let orders = Orders {
             command: 2.into(),
-            options: 3.into(),
             release_ns: 4.into(),
-            priority: 6.into(),
-            nice: (-7).into(),
             gap_threshold_ns: 8.into(),
             ..Orders::new(5)
         };
@@ -241,16 +218,12 @@ mod tests {
         assert_eq!(&bytes[..4], b"gate");
         let at = |offset: usize| bytes[offset];
         assert_eq!(at(COMMAND_OFFSET), 2);
-        assert_eq!(at(offset_of!(Orders, options)), 3);
         assert_eq!(at(RELEASE_OFFSET), 4);
         assert_eq!(at(offset_of!(Orders, deadline_ns)), 5);
-        assert_eq!(at(offset_of!(Orders, priority)), 6);
-        assert_eq!(at(offset_of!(Orders, nice)), 0xf9);
         assert_eq!(at(offset_of!(Orders, gap_threshold_ns)), 8);
 
         let mut bytes = [0; REPORT_SIZE];
         bytes[offset_of!(Report, state)] = 3;
-        bytes[offset_of!(Report, errno)] = 1;
         bytes[offset_of!(Report, exec_ns)] = 9;
         bytes[offset_of!(Report, loops) + 7] = 1;
         let report = Report::from_bytes(&bytes);
@@ -258,7 +231,6 @@ mod tests {
             State::try_from(report.state.into_inner()),
             Ok(State::Executing)
         );
-        assert_eq!(report.errno.into_inner(), 1);
         assert_eq!(report.exec_ns.into_inner(), 9);
         assert_eq!(report.loops.into_inner(), 1 << 56);
     }

@@ -153,7 +153,7 @@ fn scheduling(role: Role, labels: &Map<String, Value>) -> Result<Scheduling, Den
         ))),
         // the kernel's own threads on that CPU would wait for ever, and others for them
         (None, Some(_)) if role == Role::User => Err(Denial::role(
-            &format!("label {FIFO}"),
+            format!("label {FIFO}"),
             "a real-time job that never sleeps starves the kernel's own threads",
         )),
         (None, Some(priority)) => Ok(Scheduling::Fifo { priority }),

@@ -8,7 +8,7 @@ use gate::search::PATH_MAX;
 use rustix::thread::futex;
 
 use crate::message::Decimal;
-use crate::{Vectors, clock, control, message, options, program};
+use crate::{Vectors, clock, control, message, program};
 
 /// Why the program will not run.
 enum Refusal {
@@ -23,7 +23,6 @@ pub(crate) fn run(vectors: &Vectors) -> ! {
     let page = control::open_or_exit(gate::CONTROL_FILE);
     let mut buffer = [0; PATH_MAX];
     let file = program::find_or_exit(vectors, page, &mut buffer);
-    options::apply(page);
 
     control::tell(page, State::Waiting);
     let released = sleep(page).and_then(|()| {

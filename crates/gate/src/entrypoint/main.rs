@@ -13,7 +13,6 @@ mod control;
 mod hold;
 mod memory;
 mod message;
-mod options;
 mod program;
 mod syscall;
 

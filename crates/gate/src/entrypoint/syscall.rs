@@ -6,14 +6,7 @@ use core::ffi::{CStr, c_char};
 use rustix::io::{Errno, Result};
 
 const EXECVE: usize = 59;
-const PERSONALITY: usize = 135;
-const SCHED_SETSCHEDULER: usize = 144;
 const EXIT_GROUP: usize = 231;
-
-const ADDR_NO_RANDOMIZE: usize = 0x004_0000;
-/// `personality()` with this answers and changes nothing.
-const ASK: usize = 0xffff_ffff;
-const SCHED_FIFO: usize = 1;
 
 /// # Safety
 ///
@@ -64,24 +57,4 @@ pub(crate) unsafe fn execve(
         )
     };
     answer.err().unwrap_or(Errno::NOEXEC)
-}
-
-/// The next program gets the same addresses each time.
-pub(crate) fn no_aslr() -> Result<()> {
-    // SAFETY: takes a number.
-    let persona = unsafe { call(PERSONALITY, [ASK, 0, 0]) }?;
-    // SAFETY: takes a number.
-    unsafe { call(PERSONALITY, [persona | ADDR_NO_RANDOMIZE, 0, 0]) }.map(|_| ())
-}
-
-/// Runs before every process of the normal classes.
-pub(crate) fn fifo(priority: u32) -> Result<()> {
-    // SAFETY: `struct sched_param` is one int, which lives until the call is over.
-    unsafe {
-        call(
-            SCHED_SETSCHEDULER,
-            [0, SCHED_FIFO, &raw const priority as usize],
-        )
-    }
-    .map(|_| ())
 }

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use gate::page::{self, OPTION_FIFO, OPTION_NICE, OPTION_NO_ASLR, Orders, State};
+use gate::page::{self, Orders, State};
 use node::{Node, command, finish, gated, hold, later, now, told};
 
 /// What a process can see of itself and what does not change from one run to the next.
@@ -202,33 +202,6 @@ fn the_agent_can_withdraw_the_benchmark() {
         assert_eq!(message[..51], withdrawn[..51]);
         assert_eq!(node.state(), State::Failed);
     }
-}
-
-#[test]
-#[ignore = "needs root: root lane"]
-fn options_are_applied_or_reported() {
-    let all = OPTION_NO_ASLR | OPTION_NICE | OPTION_FIFO;
-    let run = |nice: i32, user| {
-        let node = Node::new(&Orders {
-            options: all.into(),
-            nice: nice.into(),
-            priority: 7.into(),
-            ..hold()
-        });
-        // nice value, real-time priority, policy: proc_pid_stat(5)
-        let look = "cat /proc/self/personality; cut -d' ' -f19,40,41 /proc/self/stat";
-        let mut held = gated(&["sh", "-c", look]);
-        let held = held.uid(user).gid(user).spawn().unwrap();
-        node.reach(State::Waiting);
-        node.release();
-        let report = node.report();
-        let (_, said, _) = told(&finish(held));
-        (said, report.done.into_inner(), report.errno.into_inner())
-    };
-    assert_eq!(run(-3, 0), ("00040000\n-3 7 1\n".to_owned(), all, 0));
-    let refused = run(19, 1234);
-    let done = OPTION_NO_ASLR | OPTION_NICE;
-    assert_eq!(refused, ("00040000\n19 0 0\n".to_owned(), done, 1));
 }
 
 #[test]
