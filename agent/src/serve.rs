@@ -25,6 +25,7 @@ use stillmetal_node::engine::{Engine, EngineOptions, EngineSpec, EngineState};
 use stillmetal_node::placement::Placer;
 use stillmetal_node::placement::ledger::Token;
 use stillmetal_node::placement::spread::Spreader;
+use stillmetal_node::runs::{self, Runs};
 use stillmetal_node::{Http, Node, Parts, Processes, SharedReport, cgroups, since_boot};
 use stillmetal_tune::irqs::Steering;
 use stillmetal_tune::{Applied, LatencyHold, Plan};
@@ -134,6 +135,13 @@ async fn serve(
         report: Arc::clone(&report),
         plan: Arc::clone(&plan),
     }));
+    let runs = Runs::new(runs::Parts {
+        certifier: Arc::clone(&certifier),
+        placer: Arc::clone(&placer),
+        client: client.clone(),
+        tasks: tasks.clone(),
+        stop: serving.clone(),
+    });
     let node = Arc::new(Node::new(Parts {
         tree: Arc::clone(&tree),
         engine,
@@ -141,6 +149,7 @@ async fn serve(
         placer,
         processes,
         certifier,
+        runs,
         report,
         memory_low,
     }));
@@ -312,6 +321,7 @@ async fn watch_engine(node: Arc<Node>, stop: CancellationToken) {
             marker("engine ready");
             node.placer().reconcile().await;
             node.certifier().settle_interrupted().await;
+            node.runs().clear().await;
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -119,6 +119,31 @@ impl Http {
                     Err(no_process(id))
                 }
             }
+            (&Method::GET, ["runs"]) => json(StatusCode::OK, &self.node.runs().list()),
+            (&Method::POST, ["runs"]) => {
+                let wanted = body(request).await?;
+                let started = self.node.runs().start(role, wanted).await?;
+                json(StatusCode::CREATED, &started)
+            }
+            (&Method::GET, ["runs", id]) => {
+                let wait = seconds(query.get("wait"))?.min(LONGEST_WAIT);
+                let status = self.node.runs().get(id, wait).await;
+                let status = status.ok_or_else(|| no_series(id))?;
+                if wants_text(&request, &query) {
+                    return Ok(plain(crate::runs::render(&status)));
+                }
+                json(StatusCode::OK, &status)
+            }
+            (&Method::DELETE, ["runs", id]) => {
+                if !self.node.runs().cancel(id) {
+                    return Err(no_series(id));
+                }
+                Ok(respond(
+                    StatusCode::NO_CONTENT,
+                    "application/json",
+                    Bytes::new(),
+                ))
+            }
             (&Method::POST, ["power"]) => {
                 admin_only(role, "power the node off or reboot it")?;
                 let wanted: PowerRequest = body(request).await?;
@@ -129,8 +154,8 @@ impl Http {
                 Err(wrong_method(&method, "GET"))
             }
             (_, ["certificates", _]) => Err(wrong_method(&method, "GET")),
-            (_, ["processes"]) => Err(wrong_method(&method, "GET, POST")),
-            (_, ["processes", _]) => Err(wrong_method(&method, "GET, DELETE")),
+            (_, ["processes" | "runs"]) => Err(wrong_method(&method, "GET, POST")),
+            (_, ["processes" | "runs", _]) => Err(wrong_method(&method, "GET, DELETE")),
             (_, ["power"]) => Err(wrong_method(&method, "POST")),
             _ => Err(not_found(&path)),
         }
@@ -161,7 +186,7 @@ fn not_found(path: &str) -> Denial {
     Denial {
         status: 404,
         message: format!(
-            "no resource {path}; there are /stillmetal/v1/{{health,node,counters,manifest,certificates,processes,power}}"
+            "no resource {path}; there are /stillmetal/v1/{{health,node,counters,manifest,certificates,runs,processes,power}}"
         ),
     }
 }
@@ -170,6 +195,15 @@ fn no_process(id: u64) -> Denial {
     Denial {
         status: 404,
         message: format!("no host process {id}; GET /stillmetal/v1/processes lists them"),
+    }
+}
+
+fn no_series(id: &str) -> Denial {
+    Denial {
+        status: 404,
+        message: format!(
+            "no series of runs {id:?} (of this agent's lifetime); GET /stillmetal/v1/runs lists them"
+        ),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The node behind the API: it supervises the engine, places containers on isolated CPUs, runs
-//! host processes, certifies runs, and reports what it is and counts.
+//! host processes, certifies runs and series of them, and reports what it is and counts.
 //!
 //! It implements the traits of `stillmetal-proxy`; it never sees a TLS connection or a Docker
 //! request. Kernel files are reached through [`host::Tree`] only.
@@ -12,6 +12,7 @@ mod node;
 pub mod placement;
 pub mod power;
 mod process;
+pub mod runs;
 pub mod status;
 
 pub use http::Http;

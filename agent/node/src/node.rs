@@ -20,6 +20,7 @@ use crate::engine::{Engine, EngineState};
 use crate::placement::Placer;
 use crate::placement::ledger::{Hold, Pool};
 use crate::process::Processes;
+use crate::runs::Runs;
 
 /// Where the image keeps its bill of materials.
 const MANIFEST: &str = "/usr/share/stillmetal/manifest.json";
@@ -42,6 +43,7 @@ pub struct Parts {
     pub placer: Arc<Placer>,
     pub processes: Processes,
     pub certifier: Arc<Certifier>,
+    pub runs: Runs,
     pub report: SharedReport,
     /// Why the engine is not started, when there is too little memory for it.
     pub memory_low: Option<String>,
@@ -129,6 +131,11 @@ impl Node {
     #[must_use]
     pub fn certifier(&self) -> &Arc<Certifier> {
         &self.parts.certifier
+    }
+
+    #[must_use]
+    pub fn runs(&self) -> &Runs {
+        &self.parts.runs
     }
 
     #[must_use]

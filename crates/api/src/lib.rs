@@ -7,3 +7,4 @@ pub mod counters;
 pub mod node;
 pub mod process;
 pub mod report;
+pub mod run;

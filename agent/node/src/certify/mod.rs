@@ -247,6 +247,23 @@ impl Certifier {
         lock(&self.running)
     }
 
+    /// [`Placer::claim_container`], on CPUs that tick as was asked for.
+    pub(crate) async fn claim_container(
+        &self,
+        pin: &Pin,
+        name: Option<&str>,
+        earlier: Option<&Token>,
+    ) -> Result<Claimed, Denial> {
+        let placer = &self.parts.placer;
+        let claimed = placer.claim_container(pin, name, earlier).await?;
+        let wanted = pin.certify.as_ref().and_then(|certify| certify.tick);
+        if let Err(denial) = self.check_tick(&claimed.token, wanted) {
+            placer.abandoned(&claimed.token).await;
+            return Err(denial);
+        }
+        Ok(claimed)
+    }
+
     /// Whether the CPUs of a new claim tick as was asked for: they do as the kernel was booted.
     fn check_tick(&self, token: &str, wanted: Option<TickMode>) -> Result<(), Denial> {
         let Some(wanted) = wanted else { return Ok(()) };
@@ -318,15 +335,7 @@ impl Placement for Certifier {
         pin: &'a Pin,
         name: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Claimed, Denial>> {
-        Box::pin(async move {
-            let claimed = self.parts.placer.claim(pin, name).await?;
-            let wanted = pin.certify.as_ref().and_then(|certify| certify.tick);
-            if let Err(denial) = self.check_tick(&claimed.token, wanted) {
-                self.parts.placer.abandoned(&claimed.token).await;
-                return Err(denial);
-            }
-            Ok(claimed)
-        })
+        Box::pin(self.claim_container(pin, name, None))
     }
 
     fn created<'a>(&'a self, token: &'a str, container_id: &'a str) -> BoxFuture<'a, ()> {

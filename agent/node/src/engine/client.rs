@@ -252,14 +252,18 @@ pub(super) async fn answers(socket: PathBuf, deadline: Instant) -> Result<(), St
     }
 }
 
-fn engine(action: &'static str, error: bollard::errors::Error) -> ContainersError {
+pub(super) fn engine(action: &'static str, error: bollard::errors::Error) -> ContainersError {
     ContainersError::Engine {
         action,
         source: Box::new(error),
     }
 }
 
-fn missing_or(id: &str, action: &'static str, error: bollard::errors::Error) -> ContainersError {
+pub(super) fn missing_or(
+    id: &str,
+    action: &'static str,
+    error: bollard::errors::Error,
+) -> ContainersError {
     match error {
         bollard::errors::Error::DockerResponseServerError {
             status_code: 404, ..

@@ -5,6 +5,7 @@
 //! engine dies. Nothing here decides about containers; that is [`crate::placement`].
 
 pub mod client;
+mod launch;
 pub(crate) mod output;
 mod process;
 mod spec;

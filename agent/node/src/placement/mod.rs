@@ -11,7 +11,7 @@ mod reconcile;
 pub mod records;
 pub mod spread;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -51,8 +51,9 @@ struct Books {
     asked: HashMap<Token, Asked>,
     /// When each claim last changed: a list of containers older than that says nothing about it.
     touched: HashMap<Token, Duration>,
-    /// Claims that stay as they are when their container ends: its run is still being measured.
-    kept: HashSet<Token>,
+    /// Claims that stay as they are when their container ends, and for how many reasons: its run is
+    /// still being measured, another of its series is to follow.
+    kept: HashMap<Token, usize>,
     /// What the node did on a claim's CPUs while it held them, newest last.
     notes: VecDeque<(Token, Action)>,
 }
@@ -82,7 +83,7 @@ impl Placer {
             ledger: Ledger::default(),
             asked: HashMap::new(),
             touched: HashMap::new(),
-            kept: HashSet::new(),
+            kept: HashMap::new(),
             notes: VecDeque::new(),
             records,
         };
@@ -114,7 +115,7 @@ impl Placer {
         self.refuse_if_unfit()?;
         let holder = Holder::Process { id: id.to_owned() };
         let token = self
-            .open_claim(wish, None, holder, Asked::default())
+            .open_claim(wish, None, holder, Asked::default(), None)
             .await?;
         let cpus = match self.make_partition(&token) {
             Ok(cpus) => cpus,
@@ -136,15 +137,51 @@ impl Placer {
         self.drop_partition(token);
     }
 
-    /// Keeps a claim and its partition even when its container ends, until [`Placer::let_go`].
+    /// Keeps a claim and its partition even when its container ends, until [`Placer::let_go`] was
+    /// called as often as this.
     pub fn keep(&self, token: &Token) {
-        self.books().kept.insert(token.clone());
+        *self.books().kept.entry(token.clone()).or_default() += 1;
     }
 
-    /// Ends [`Placer::keep`], and frees the CPUs if the container has ended.
+    /// Ends one [`Placer::keep`], and frees the CPUs if it was the last and the container has ended.
     pub async fn let_go(&self, token: &Token) {
-        self.books().kept.remove(token);
+        self.books().let_go(token);
         self.reconcile().await;
+    }
+
+    /// A claim for a container, in place of an earlier one whose container has ended: nobody else
+    /// gets the CPUs in between.
+    ///
+    /// # Errors
+    /// A [`Denial`] that names the holder or the reason; `earlier` is gone all the same.
+    pub async fn claim_container(
+        &self,
+        pin: &Pin,
+        name: Option<&str>,
+        earlier: Option<&Token>,
+    ) -> Result<Claimed, Denial> {
+        self.refuse_if_unfit()?;
+        let wish = match &pin.cpus {
+            CpuChoice::Exact(cpus) => Wish::Exact(cpus.clone()),
+            CpuChoice::Count(count) => Wish::Count(*count),
+        };
+        let holder = Holder::Container {
+            id: None,
+            name: name.map(str::to_owned),
+        };
+        let asked = Asked {
+            cpuset_cpus: pin.asked_cpuset_cpus.clone(),
+            cpuset_mems: pin.asked_cpuset_mems.clone(),
+            certify: pin.certify.clone(),
+        };
+        let mems = pin.mems.clone();
+        let token = self.open_claim(wish, mems, holder, asked, earlier).await?;
+        let cgroup_parent = format!("/{}", cgroups::partition_name(&token));
+        Ok(Claimed {
+            cgroup_parent,
+            runtime: pin.certify.as_ref().map(|_| RUNTIME),
+            token: token.0,
+        })
     }
 
     /// Keeps account of something that the node did on a claim's CPUs.
@@ -220,18 +257,24 @@ impl Placer {
         }
     }
 
-    /// Opens a claim; on a conflict asks the engine whether the holder still runs, once.
+    /// Opens a claim in place of an earlier one; on a conflict asks the engine whether the holder
+    /// still runs, once.
     async fn open_claim(
         &self,
         wish: Wish,
         mems: Option<CpuSet>,
         holder: Holder,
         asked: Asked,
+        earlier: Option<&Token>,
     ) -> Result<Token, Denial> {
         let attempt = || {
             let now = (self.clock)();
             let token = (self.name)();
             let mut books = self.books();
+            if let Some(earlier) = earlier {
+                books.forget(earlier);
+                self.drop_partition(earlier);
+            }
             books.open(
                 token,
                 wish.clone(),
@@ -250,7 +293,7 @@ impl Placer {
     }
 
     async fn take_for_start(&self, token: &Token) -> Result<(), Denial> {
-        if self.books().kept.contains(token) {
+        if self.books().kept.contains_key(token) {
             return Err(Denial {
                 status: 409,
                 message: "the container's last run is still being measured (the canary after it): \
@@ -345,7 +388,17 @@ impl Books {
         }
     }
 
+    fn let_go(&mut self, token: &Token) {
+        if let Some(reasons) = self.kept.get_mut(token) {
+            *reasons -= 1;
+            if *reasons == 0 {
+                self.kept.remove(token);
+            }
+        }
+    }
+
     fn forget(&mut self, token: &Token) {
+        self.kept.remove(token);
         self.ledger.close(token);
         self.asked.remove(token);
         self.touched.remove(token);
@@ -366,31 +419,7 @@ impl Placement for Placer {
         pin: &'a Pin,
         name: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Claimed, Denial>> {
-        Box::pin(async move {
-            self.refuse_if_unfit()?;
-            let wish = match &pin.cpus {
-                CpuChoice::Exact(cpus) => Wish::Exact(cpus.clone()),
-                CpuChoice::Count(count) => Wish::Count(*count),
-            };
-            let holder = Holder::Container {
-                id: None,
-                name: name.map(str::to_owned),
-            };
-            let asked = Asked {
-                cpuset_cpus: pin.asked_cpuset_cpus.clone(),
-                cpuset_mems: pin.asked_cpuset_mems.clone(),
-                certify: pin.certify.clone(),
-            };
-            let token = self
-                .open_claim(wish, pin.mems.clone(), holder, asked)
-                .await?;
-            let cgroup_parent = format!("/{}", cgroups::partition_name(&token));
-            Ok(Claimed {
-                cgroup_parent,
-                runtime: pin.certify.as_ref().map(|_| RUNTIME),
-                token: token.0,
-            })
-        })
+        Box::pin(self.claim_container(pin, name, None))
     }
 
     fn created<'a>(&'a self, token: &'a str, container_id: &'a str) -> BoxFuture<'a, ()> {

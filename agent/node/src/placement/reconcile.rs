@@ -91,7 +91,7 @@ impl Placer {
             .collect();
         for (token, claim) in claims {
             let changed_since = books.touched.get(&token).is_some_and(|at| *at >= asked_at);
-            if changed_since || books.kept.contains(&token) {
+            if changed_since || books.kept.contains_key(&token) {
                 continue;
             }
             match decide(&claim, by_token.get(&token), now) {
