@@ -239,7 +239,7 @@ fn failures_are_told_apart_and_keep_their_exit_codes() {
         certified(node, "hungry", &["--memory", "16m"], &["sh", "-c", hungry]);
     assert_eq!(output.code, Some(137));
     assert_eq!(certificate["evidence"]["job"]["oom_killed"], true);
-    assert_eq!(certificate["outcome"], "failed");
+    assert_eq!(certificate["outcome"], "oom-killed");
 }
 
 #[test]

@@ -18,5 +18,6 @@ mod look;
 mod machines;
 mod placement;
 mod power;
+mod runs;
 mod shared;
 mod transcript;

@@ -154,10 +154,12 @@ fn killed_parts_come_back_and_find_what_runs() {
         // detached and a little later, so that the start of the exec is answered first; what
         // counts is that the process is gone, so the command's own end is not looked at
         let kill = format!("sleep 1; {}", each(program, "kill -9"));
-        let _ = docker
-            .command(["exec", "-d", "observer", "sh", "-c", &kill])
-            .within(within)
-            .run();
+        drop(
+            docker
+                .command(["exec", "-d", "observer", "sh", "-c", &kill])
+                .within(within)
+                .run(),
+        );
         eventually("another process has taken its place", || {
             let now = pids(program);
             !now.is_empty() && now != before

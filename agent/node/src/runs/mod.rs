@@ -141,9 +141,9 @@ impl Runs {
 
     /// Ends a series; false: no such series.
     pub fn cancel(&self, id: &str) -> bool {
-        number(id)
-            .and_then(|number| Some(self.series().get(&number)?.cancel.cancel()))
-            .is_some()
+        let series = self.series();
+        let found = number(id).and_then(|number| series.get(&number));
+        found.map(|series| series.cancel.cancel()).is_some()
     }
 
     /// Removes the containers that series of an earlier agent left. Once, when the engine answers.
