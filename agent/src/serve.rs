@@ -392,6 +392,11 @@ async fn steer_interrupts(node: Arc<Node>, tree: Arc<dyn Tree>, stop: Cancellati
         for entry in steering.run(&*tree) {
             let reason = entry.reason.clone().unwrap_or_default();
             tracing::info!(irq = entry.irq, before = %entry.before, after = %entry.after, reason, "interrupt steered");
+            let what = format!(
+                "interrupt {} sent from CPUs {} to {}",
+                entry.irq, entry.before, entry.after
+            );
+            node.placer().note_on(&entry.before, &what);
             node.update_report(|report| {
                 let known = report.irqs_unmovable.iter().any(|irq| irq.irq == entry.irq);
                 if entry.status == Status::Refused && !known {

@@ -1,5 +1,4 @@
-//! Reads what must hold around a run, and notices what changes within it. Only files whose reading
-//! interrupts nobody (quiet.md §4).
+//! Reads what must hold around a run. Only files whose reading interrupts nobody (quiet.md §4).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -9,15 +8,14 @@ use cpulist::CpuSet;
 use host::cgroup::ROOT;
 use host::threads::{self, Binding};
 use host::{Tree, counters};
-use quiet::{Conditions, Drift, Frequency, IrqRoute, Switch, Thread, TickMode, Value};
-use stillmetal_tune::Plan;
-use stillmetal_tune::apply::{Reach, drift};
+use quiet::{Conditions, Frequency, IrqRoute, Switch, Thread, TickMode, Value};
 
 use super::sampler::all_threads;
 
-const CPU: &str = "/sys/devices/system/cpu";
-const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-const RT_RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
+pub(super) const CPU: &str = "/sys/devices/system/cpu";
+pub(super) const CLOCKSOURCE: &str =
+    "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+pub(super) const RT_RUNTIME: &str = "/proc/sys/kernel/sched_rt_runtime_us";
 
 /// How CPUs tick; `None`: some do and some do not.
 pub(crate) fn tick_mode(tree: &dyn Tree, cpus: &CpuSet) -> Option<TickMode> {
@@ -63,11 +61,11 @@ impl Place<'_> {
         }
     }
 
-    fn text(&self, path: &str) -> Option<String> {
+    pub(super) fn text(&self, path: &str) -> Option<String> {
         Some(self.tree.read(path).ok()?.trim().to_owned())
     }
 
-    fn parsed<T: FromStr>(&self, path: &str) -> Option<T> {
+    pub(super) fn parsed<T: FromStr>(&self, path: &str) -> Option<T> {
         self.text(path)?.parse().ok()
     }
 
@@ -81,20 +79,20 @@ impl Place<'_> {
         }
     }
 
-    fn partition_state(&self) -> Option<String> {
+    pub(super) fn partition_state(&self) -> Option<String> {
         self.text(&format!("{ROOT}/{}/cpuset.cpus.partition", self.partition))
     }
 
     /// The first that is a quota, of the container's cgroup and the claim's; a cgroup without the
     /// controller cannot have one.
-    fn cpu_max(&self) -> Option<String> {
+    pub(super) fn cpu_max(&self) -> Option<String> {
         let all = [self.cgroup, self.partition]
             .map(|cgroup| self.text(&format!("{ROOT}/{cgroup}/cpu.max")));
         let quota = all.iter().flatten().find(|text| !text.starts_with("max"));
         quota.cloned().or_else(|| all.into_iter().flatten().next())
     }
 
-    fn fair_servers(&self) -> BTreeMap<u32, Value> {
+    pub(super) fn fair_servers(&self) -> BTreeMap<u32, Value> {
         let read = |cpu: u32| {
             let path = format!("/sys/kernel/debug/sched/fair_server/cpu{cpu}/runtime");
             match self.tree.read(&path) {
@@ -112,7 +110,7 @@ impl Place<'_> {
         self.cpus.iter().map(|cpu| (cpu, read(cpu))).collect()
     }
 
-    fn siblings(&self) -> Option<CpuSet> {
+    pub(super) fn siblings(&self) -> Option<CpuSet> {
         let online: CpuSet = self.parsed(&format!("{CPU}/online"))?;
         let mut all = CpuSet::new();
         for cpu in self.cpus.iter() {
@@ -122,7 +120,7 @@ impl Place<'_> {
         Some(all.intersection(&online).difference(self.cpus))
     }
 
-    fn frequencies(&self) -> BTreeMap<u32, Frequency> {
+    pub(super) fn frequencies(&self) -> BTreeMap<u32, Frequency> {
         let read = |cpu: u32| {
             let file = |name: &str| format!("{CPU}/cpu{cpu}/cpufreq/{name}");
             Some(Frequency {
@@ -135,7 +133,7 @@ impl Place<'_> {
         all.filter_map(|cpu| Some((cpu, read(cpu)?))).collect()
     }
 
-    fn interrupts(&self, report: Option<&Report>) -> Option<Vec<IrqRoute>> {
+    pub(super) fn interrupts(&self, report: Option<&Report>) -> Option<Vec<IrqRoute>> {
         let table = counters::interrupts(self.tree).ok()?;
         let unmovable: BTreeSet<u32> = report
             .iter()
@@ -207,107 +205,4 @@ impl Place<'_> {
             })
             .collect()
     }
-}
-
-/// Compares, now and then within a run, what can be read cheaply.
-pub(crate) struct Guard<'a> {
-    place: &'a Place<'a>,
-    plan: Option<&'a Plan>,
-    first: BTreeMap<String, String>,
-    /// Knobs of the plan that were not as planned at the beginning already.
-    known: BTreeSet<String>,
-    found: Vec<Drift>,
-}
-
-impl<'a> Guard<'a> {
-    pub(crate) fn new(place: &'a Place<'a>, plan: Option<&'a Plan>) -> Self {
-        let mut guard = Self {
-            place,
-            plan,
-            first: watched(place),
-            known: BTreeSet::new(),
-            found: Vec::new(),
-        };
-        guard.known = guard
-            .off_plan(0)
-            .into_iter()
-            .map(|drift| drift.knob)
-            .collect();
-        guard
-    }
-
-    /// Notes what is not as it was at the beginning, each knob once.
-    pub(crate) fn look(&mut self) {
-        let at_ns = super::raw_ns();
-        let now = watched(self.place);
-        let mut all = self.off_plan(at_ns);
-        for (knob, was) in &self.first {
-            let found = now.get(knob).map_or("gone", String::as_str);
-            if found != was {
-                all.push(Drift {
-                    at_ns,
-                    knob: knob.clone(),
-                    was: was.clone(),
-                    found: found.to_owned(),
-                });
-            }
-        }
-        for drift in all {
-            if !self.known.contains(&drift.knob) {
-                self.known.insert(drift.knob.clone());
-                self.found.push(drift);
-            }
-        }
-    }
-
-    pub(crate) fn finish(mut self) -> Vec<Drift> {
-        self.look();
-        self.found
-    }
-
-    fn off_plan(&self, at_ns: u64) -> Vec<Drift> {
-        let Some(plan) = self.plan else {
-            return Vec::new();
-        };
-        drift(plan, self.place.tree, Reach::Undisturbing, at_ns)
-            .into_iter()
-            .map(|drift| Drift {
-                at_ns,
-                knob: drift.path,
-                was: drift.wanted,
-                found: drift.found,
-            })
-            .collect()
-    }
-}
-
-/// Knob → value, of what no plan of tuning holds.
-fn watched(place: &Place<'_>) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    let mut put = |knob: &str, value: Option<String>| {
-        if let Some(value) = value {
-            all.insert(knob.to_owned(), value);
-        }
-    };
-    put("clocksource", place.text(CLOCKSOURCE));
-    put("cpuset.cpus.partition", place.partition_state());
-    put(
-        "cpuset.cpus.effective",
-        place.text(&format!("{ROOT}/{}/cpuset.cpus.effective", place.partition)),
-    );
-    put("cpu.max", place.cpu_max());
-    put("sched_rt_runtime_us", place.text(RT_RUNTIME));
-    for (cpu, frequency) in place.frequencies() {
-        put(
-            &format!("cpufreq of CPU {cpu}"),
-            Some(format!("{frequency:?}")),
-        );
-    }
-    for (cpu, runtime) in place.fair_servers() {
-        put(
-            &format!("fair server of CPU {cpu}"),
-            runtime.measured().map(|ns| ns.to_string()),
-        );
-    }
-    all
 }

@@ -15,6 +15,7 @@ mod conditions;
 mod desk;
 mod ended;
 mod exit;
+mod guard;
 mod page;
 mod run;
 mod sampler;
@@ -130,10 +131,13 @@ impl Certifier {
             if self.running().contains_key(&container) {
                 continue; // this agent's own
             }
-            match Run::of(&self.parts, token.clone(), container).await {
+            match Run::of(&self.parts, token.clone(), container.clone()).await {
                 Some(run) => {
-                    let (container, certificate) = run.interrupted();
-                    keep(&self.parts, &self.store, &container, &certificate);
+                    let left = run.time_left();
+                    keep(&self.parts, &self.store, &container, &run.interrupted());
+                    if let Some(left) = left {
+                        self.parts.tasks.spawn(run.end_after(left));
+                    }
                 }
                 None => Desk::at(&self.parts.run_dir, &token).close(),
             }

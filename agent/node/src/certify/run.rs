@@ -18,10 +18,11 @@ use quiet::{
 };
 
 use super::canary::{Canaries, Perch};
-use super::conditions::{Guard, Place};
+use super::conditions::Place;
 use super::desk::Desk;
 use super::ended::Ended;
 use super::exit::{End, ExitWatch, Status};
+use super::guard::Guard;
 use super::page::Page;
 use super::sampler::{Sampler, exiting};
 use super::{Parts, raw_ns, settings};
@@ -122,8 +123,31 @@ impl Run {
         self.parts.placer.let_go(&self.token).await;
     }
 
+    /// What is left until its time limit; `None`: it has none, or its program never began.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let limit = Duration::from_secs(self.certify.timeout_seconds?.into());
+        let desk = Desk::at(&self.parts.run_dir, &self.token);
+        let report = Page::open(&desk.control()).ok()?.report()?;
+        let began_ns = Some(report.exec_ns.into_inner()).filter(|instant| *instant > 0)?;
+        let past = Duration::from_nanos(raw_ns().saturating_sub(began_ns));
+        Some(limit.saturating_sub(past))
+    }
+
+    /// Ends it after `left`, unless it has ended by then.
+    pub(crate) async fn end_after(self, left: Duration) {
+        tokio::select! {
+            () = self.parts.stop.cancelled() => return,
+            () = tokio::time::sleep(left) => {}
+        }
+        let now = self.parts.client.about(&self.container).await;
+        if now.is_ok_and(|now| now.pid == self.about.pid) {
+            tracing::info!(container = self.container, "killed at its time limit");
+            self.kill(&mut Measured::default());
+        }
+    }
+
     /// A run of which the agent that began it was killed: whatever it had seen is lost.
-    pub(crate) fn interrupted(self) -> (String, Certificate) {
+    pub(crate) fn interrupted(&self) -> Certificate {
         let desk = Desk::at(&self.parts.run_dir, &self.token);
         if let Ok(page) = Page::open(&desk.control()) {
             page.command(Order::GiveUp); // to a gate that still waits; a program never sees it
@@ -136,8 +160,7 @@ impl Run {
             ..Measured::default()
         };
         let output = Written::unknown("the node's agent was restarted during the run").output;
-        let certificate = Certificate::new(self.evidence(measured, None, output));
-        (self.container, certificate)
+        Certificate::new(self.evidence(measured, None, output))
     }
 
     /// Measures it to its end, and puts everything back.

@@ -196,6 +196,15 @@ impl Placer {
         books.notes.push_back((token.clone(), action));
     }
 
+    /// [`Placer::note`], for each claim that holds one of these CPUs.
+    pub fn note_on(&self, cpus: &CpuSet, what: &str) {
+        for (token, claim) in self.claims() {
+            if claim.holds() && !claim.cpus.is_disjoint(cpus) {
+                self.note(&token, what.to_owned());
+            }
+        }
+    }
+
     /// All of those, of one claim.
     #[must_use]
     pub fn notes(&self, token: &Token) -> Vec<Action> {
