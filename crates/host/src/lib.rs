@@ -12,4 +12,4 @@ pub mod fakes;
 pub mod threads;
 mod tree;
 
-pub use tree::{Hold, MAX_READ_BYTES, RealTree, Tree, check_path};
+pub use tree::{Hold, Kept, MAX_READ_BYTES, RealTree, Tree, check_path};

@@ -1,7 +1,7 @@
 //! Kernel files by absolute path, under a root.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use cpulist::CpuSet;
@@ -31,6 +31,12 @@ pub trait Tree: Send + Sync {
     fn read(&self, path: &str) -> io::Result<String> {
         self.read_up_to(path, MAX_READ_BYTES)
     }
+
+    /// Opens a file for reading again and again without the work of finding it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn keep_open(&self, path: &str) -> io::Result<Box<dyn Kept>>;
 
     /// Hands `text` to the kernel in a single `write(2)`: the file must exist, and a value is
     /// never split.
@@ -68,6 +74,15 @@ pub trait Tree: Send + Sync {
     /// The kernel's: `ESRCH`, `EINVAL` for a thread that must not be moved. `Unsupported` when
     /// the root is not the running system's.
     fn set_affinity(&self, tid: u32, cpus: &CpuSet) -> io::Result<()>;
+}
+
+/// A file kept open. Each reading begins at its start and is of what it says then.
+pub trait Kept: Send + Sync {
+    /// As [`Tree::read_up_to`].
+    ///
+    /// # Errors
+    /// The kernel's; `ENODEV` when what the file belonged to is gone.
+    fn read_up_to(&self, limit: u64) -> io::Result<String>;
 }
 
 /// Something kept open; dropping it lets go.
@@ -144,16 +159,11 @@ impl RealTree {
 
 impl Tree for RealTree {
     fn read_up_to(&self, path: &str, limit: u64) -> io::Result<String> {
-        let file = File::open(self.resolve(path)?)?;
-        let mut bytes = Vec::new();
-        file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("more than {limit} bytes"),
-            ));
-        }
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        text_of(&File::open(self.resolve(path)?)?, limit)
+    }
+
+    fn keep_open(&self, path: &str) -> io::Result<Box<dyn Kept>> {
+        Ok(Box::new(KeptFile(File::open(self.resolve(path)?)?)))
     }
 
     fn write(&self, path: &str, text: &str) -> io::Result<()> {
@@ -201,6 +211,28 @@ impl Tree for RealTree {
         let tid = i32::try_from(tid).map_err(|_| Errno::ESRCH)?;
         Ok(sched_setaffinity(Pid::from_raw(tid), &set)?)
     }
+}
+
+struct KeptFile(File);
+
+impl Kept for KeptFile {
+    fn read_up_to(&self, limit: u64) -> io::Result<String> {
+        let mut file = &self.0;
+        file.rewind()?;
+        text_of(file, limit)
+    }
+}
+
+fn text_of(file: &File, limit: u64) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("more than {limit} bytes"),
+        ));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn single_write(file: &mut File, bytes: &[u8]) -> io::Result<()> {

@@ -21,6 +21,7 @@ mod run;
 mod sampler;
 mod seal;
 mod settings;
+mod sources;
 mod store;
 
 use std::collections::HashMap;

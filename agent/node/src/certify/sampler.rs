@@ -10,14 +10,14 @@ use cpulist::CpuSet;
 use host::Tree;
 use host::cgroup::{Cgroups, ROOT};
 use host::threads::{self, stat_field, stat_name};
-use quiet::{Resident, Snapshot, TaskCounts, Texts, parse};
+use quiet::{Resident, Snapshot, TaskCounts, parse};
 
-/// `/proc/interrupts` of a large machine.
-const MAX_INTERRUPTS_BYTES: u64 = 32 << 20;
+use super::sources::Sources;
 
 /// Reads for one run; `cgroup` is the job's, such as `stillmetal-TOKEN/ID`.
 pub(crate) struct Sampler {
     tree: Arc<dyn Tree>,
+    sources: Sources,
     cpus: CpuSet,
     cgroup: String,
     /// The job's first process: only it and what it made are the job. Who joined the cgroup from
@@ -35,6 +35,7 @@ impl Sampler {
         first: Option<u32>,
     ) -> Self {
         let mut sampler = Self {
+            sources: Sources::open(&*tree, &cgroup),
             tree,
             cpus,
             cgroup,
@@ -66,36 +67,7 @@ impl Sampler {
     /// When the kernel's tables cannot be read; a file that this kernel lacks is no error.
     pub(crate) fn take(&self) -> io::Result<Snapshot> {
         let tree = &*self.tree;
-        let taken_ns = super::raw_ns();
-        let interrupts = tree.read_up_to("/proc/interrupts", MAX_INTERRUPTS_BYTES)?;
-        let softirqs = tree.read("/proc/softirqs")?;
-        let optional = |path: &str| tree.read(path).ok();
-        let of_cgroup = |file: &str| tree.read(&format!("{ROOT}/{}/{file}", self.cgroup)).ok();
-        let memory_stat = of_cgroup("memory.stat");
-        let (schedstat, stat, vmstat) = (
-            optional("/proc/schedstat"),
-            optional("/proc/stat"),
-            optional("/proc/vmstat"),
-        );
-        let (cpu_stat, cpu, memory, io) = (
-            of_cgroup("cpu.stat"),
-            of_cgroup("cpu.pressure"),
-            of_cgroup("memory.pressure"),
-            of_cgroup("io.pressure"),
-        );
-        let texts = Texts {
-            interrupts: &interrupts,
-            softirqs: &softirqs,
-            schedstat: schedstat.as_deref(),
-            stat: stat.as_deref(),
-            vmstat: vmstat.as_deref(),
-            cpu_stat: cpu_stat.as_deref(),
-            memory_stat: memory_stat.as_deref(),
-            pressure_cpu: cpu.as_deref(),
-            pressure_memory: memory.as_deref(),
-            pressure_io: io.as_deref(),
-        };
-        let mut snapshot = Snapshot::parse(taken_ns, &self.cpus, &texts);
+        let mut snapshot = self.sources.snapshot(super::raw_ns(), &self.cpus)?;
         let (own, strangers) = self.members();
         snapshot.tasks = own;
         snapshot.residents = self

@@ -9,7 +9,7 @@ use cpulist::CpuSet;
 use nix::errno::Errno;
 
 use super::files::{Files, parent};
-use crate::tree::{Hold, Tree, check_path};
+use crate::tree::{Hold, Kept, Tree, check_path};
 
 /// How a file answers a write, when no [`Rule`] decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +196,14 @@ impl Tree for FakeTree {
         }
     }
 
+    fn keep_open(&self, path: &str) -> io::Result<Box<dyn Kept>> {
+        self.read_up_to(path, u64::MAX)?;
+        Ok(Box::new(KeptFake {
+            tree: self.clone(),
+            path: path.to_owned(),
+        }))
+    }
+
     fn write(&self, path: &str, text: &str) -> io::Result<()> {
         check_path(path)?;
         let mut state = self.lock();
@@ -323,6 +331,21 @@ impl Tree for FakeTree {
             .collect();
         state.files.set(&path, &changed.join("\n"));
         Ok(())
+    }
+}
+
+/// What [`FakeTree::keep_open`] gives.
+struct KeptFake {
+    tree: FakeTree,
+    path: String,
+}
+
+impl Kept for KeptFake {
+    fn read_up_to(&self, limit: u64) -> io::Result<String> {
+        match self.tree.read_up_to(&self.path, limit) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Errno::ENODEV.into()),
+            read => read,
+        }
     }
 }
 

@@ -10,7 +10,12 @@ use nix::errno::Errno;
 fn behaves_like_kernel_files(tree: &dyn Tree, base: &str) {
     let value = format!("{base}/value");
     assert_eq!(tree.read(&value).unwrap(), "old\n");
+    let kept = tree.keep_open(&value).unwrap();
+    assert_eq!(kept.read_up_to(4).unwrap(), "old\n");
+    let error = kept.read_up_to(3).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FileTooLarge);
     tree.write(&value, "x\n").unwrap();
+    assert_eq!(kept.read_up_to(4).unwrap(), "x\n", "what it says now");
     assert_eq!(
         tree.read(&value).unwrap(),
         "x\n",
@@ -18,6 +23,8 @@ fn behaves_like_kernel_files(tree: &dyn Tree, base: &str) {
     );
 
     let missing = format!("{base}/missing");
+    let unopened = tree.keep_open(&missing).err().unwrap();
+    assert_eq!(unopened.kind(), ErrorKind::NotFound);
     assert_eq!(tree.read(&missing).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(
         tree.write(&missing, "1").unwrap_err().kind(),
