@@ -3,7 +3,9 @@
 //! Its parent, the engine's shim, reaps it, and what the engine then tells does not separate a
 //! program that exits with 137 from one that SIGKILL ended. The kernel shows the wait status of a
 //! zombie in field 52 of its `stat` (proc_pid_stat(5)): it is read in the moment between the end
-//! and the reaping. When the shim was faster, the status is not known, and nobody guesses.
+//! and the reaping, by a thread that is told of the end before the parent is (`exit_notify` in the
+//! kernel) and that runs before everything else on a housekeeping CPU. Should the shim be faster all
+//! the same, the status is not known, and nobody guesses.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::raw_ns;
+use super::{raw_ns, settings};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,9 @@ impl ExitWatch {
         std::thread::Builder::new()
             .name("exit".into())
             .spawn(move || {
+                if let Err(error) = settings::fifo(0, 1) {
+                    tracing::debug!(%error, "the watch of an exit has no priority");
+                }
                 let mut ends = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
                 while poll(&mut ends, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
                 let at_ns = raw_ns();

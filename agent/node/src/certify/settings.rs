@@ -79,18 +79,19 @@ fn schedule(pid: u32, wanted: Scheduling) -> io::Result<()> {
     let number = i32::try_from(pid).map_err(io::Error::other)?;
     match wanted {
         Scheduling::Normal { nice } => Ok(setpriority_process(Pid::from_raw(number), nice.into())?),
-        Scheduling::Fifo { priority } => {
-            let parameters = libc::sched_param {
-                sched_priority: priority.into(),
-            };
-            // SAFETY: the parameters live until the call is over, which only reads them.
-            match unsafe {
-                libc::sched_setscheduler(number, libc::SCHED_FIFO, &raw const parameters)
-            } {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        }
+        Scheduling::Fifo { priority } => fifo(number, priority),
+    }
+}
+
+/// `SCHED_FIFO` for a thread; 0 is the caller.
+pub(super) fn fifo(thread: i32, priority: u8) -> io::Result<()> {
+    let parameters = libc::sched_param {
+        sched_priority: priority.into(),
+    };
+    // SAFETY: the parameters live until the call is over, which only reads them.
+    match unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
