@@ -12,6 +12,9 @@ use super::conditions::{CLOCKSOURCE, CPU, Place, RT_RUNTIME};
 /// A server has a thousand interrupts, so where they go is looked at in each fifth look only; what
 /// strikes in between is counted anyway.
 const ROUTES_EVERY: u32 = 5;
+/// Of the container's own cgroup, which goes when it ends: a paused job, and limits that make it wait
+/// for memory.
+const OWN: [&str; 3] = ["cgroup.freeze", "memory.high", "memory.max"];
 const ROUTES: &str = "interrupts routed to the job's CPUs";
 
 /// Compares, now and then within a run, what can be read cheaply.
@@ -70,7 +73,12 @@ impl<'a> Guard<'a> {
         }
         let mut all = self.off_plan(at_ns);
         for (knob, was) in &self.first {
-            let found = now.get(knob).map_or("gone", String::as_str);
+            let found = match now.get(knob) {
+                Some(found) => found,
+                // the job has ended
+                None if OWN.contains(&knob.as_str()) => continue,
+                None => "gone",
+            };
             if found != was {
                 all.push(Drift {
                     at_ns,
@@ -119,6 +127,9 @@ fn watched(place: &Place<'_>) -> BTreeMap<String, String> {
         place.text(&format!("{ROOT}/{}/cpuset.cpus.effective", place.partition)),
     );
     put("cpu.max", place.cpu_max());
+    for file in OWN {
+        put(file, place.text(&format!("{ROOT}/{}/{file}", place.cgroup)));
+    }
     put("sched_rt_runtime_us", place.text(RT_RUNTIME));
     put("smt/control", place.text(&format!("{CPU}/smt/control")));
     put(
@@ -176,12 +187,30 @@ mod tests {
 /sys/fs/cgroup/job/cpuset.cpus.partition = isolated
 /sys/fs/cgroup/job/cpuset.cpus.effective = 1
 /sys/fs/cgroup/job/c/cpu.max = max 100000
+/sys/fs/cgroup/job/c/cgroup.freeze = 0
+/sys/fs/cgroup/job/c/memory.high = max
 /sys/kernel/debug/sched/fair_server/cpu1/runtime = 0
 /proc/sys/kernel/sched_rt_runtime_us = -1
 /proc/interrupts =            CPU0       CPU1\\n 24:   7   0   PCI-MSI eth0\\n
 /proc/irq/24/effective_affinity_list = 0
 /proc/irq/24/smp_affinity_list = 0
 ";
+
+    #[test]
+    fn the_end_of_the_job_is_no_drift() {
+        let tree = FakeTree::from_fixture(NODE);
+        let cpus = CpuSet::from_iter([1]);
+        let place = Place {
+            tree: &tree,
+            cpus: &cpus,
+            partition: "job",
+            cgroup: "job/c",
+        };
+        tree.set("/sys/fs/cgroup/job/cpu.max", "max 100000");
+        let guard = Guard::new(&place, None);
+        tree.remove("/sys/fs/cgroup/job/c");
+        assert_eq!(guard.finish(), []);
+    }
 
     #[test]
     fn each_knob_that_changes_is_named_with_both_values_and_once() {
@@ -229,6 +258,20 @@ mod tests {
                 "50000 100000",
             ),
             (
+                "/sys/fs/cgroup/job/c/cgroup.freeze",
+                "1",
+                "cgroup.freeze",
+                "0",
+                "1",
+            ),
+            (
+                "/sys/fs/cgroup/job/c/memory.high",
+                "4096",
+                "memory.high",
+                "max",
+                "4096",
+            ),
+            (
                 "/sys/kernel/debug/sched/fair_server/cpu1/runtime",
                 "50000000",
                 "fair server of CPU 1",
@@ -258,8 +301,7 @@ mod tests {
                 partition: "job",
                 cgroup: "job/c",
             };
-            let quiet = Guard::new(&place, None).finish();
-            assert_eq!(quiet, []);
+            assert_eq!(Guard::new(&place, None).finish(), []);
             let mut guard = Guard::new(&place, None);
             tree.set(path, value);
             for _ in 0..2 * ROUTES_EVERY {
