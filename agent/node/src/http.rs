@@ -122,8 +122,14 @@ impl Http {
             (&Method::GET, ["runs"]) => json(StatusCode::OK, &self.node.runs().list()),
             (&Method::POST, ["runs"]) => {
                 let wanted = body(request).await?;
-                let started = self.node.runs().start(role, wanted).await?;
-                json(StatusCode::CREATED, &started)
+                let node = Arc::clone(&self.node);
+                // to its end, even if the client leaves: a claim is not left without a series
+                let start = tokio::spawn(async move { node.runs().start(role, wanted).await });
+                let started = start.await.map_err(|_| Denial {
+                    status: 500,
+                    message: "the start of the series died: see the node's log".into(),
+                })?;
+                json(StatusCode::CREATED, &started?)
             }
             (&Method::GET, ["runs", id]) => {
                 let wait = seconds(query.get("wait"))?.min(LONGEST_WAIT);

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::client::EngineClient;
 
 /// The beginning of each stream that is kept.
-const HEAD_BYTES: usize = 1 << 20;
+const HEAD_BYTES: usize = 1 << 18;
 /// The engine closes the stream when the container has ended.
 pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(stream.head.bytes.len(), HEAD_BYTES);
         assert!(stream.head.truncated);
         assert!(
-            matches!(stream.digest(), Digest::Measured { bytes, .. } if bytes == 3 + (1 << 20))
+            matches!(stream.digest(), Digest::Measured { bytes, .. } if bytes == 3 + (1 << 18))
         );
     }
 }

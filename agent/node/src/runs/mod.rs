@@ -120,13 +120,19 @@ impl Runs {
         Ok(status)
     }
 
+    /// All of them, without what their runs wrote.
     #[must_use]
     pub fn list(&self) -> Vec<RunStatus> {
         let series = self.series();
-        series
-            .values()
-            .map(|series| series.status.borrow().clone())
-            .collect()
+        let shown = series.values().map(|series| {
+            let mut status = series.status.borrow().clone();
+            for run in &mut status.attempts {
+                run.truncated |= !(run.stdout.is_empty() && run.stderr.is_empty());
+                (run.stdout, run.stderr) = (String::new(), String::new());
+            }
+            status
+        });
+        shown.collect()
     }
 
     /// The status, after it ended or `wait` passed, whichever is first; `None`: no such series.
