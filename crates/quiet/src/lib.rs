@@ -16,6 +16,7 @@ pub mod seal;
 mod certificate;
 mod conditions;
 mod evidence;
+mod hardware;
 mod interrupt;
 mod judge;
 mod legend;
@@ -29,6 +30,9 @@ pub use certificate::{Certificate, Outcome, SCHEMA};
 pub use class::JobClass;
 pub use conditions::{Conditions, Drift, Frequency, IrqRoute, Switch, Thread};
 pub use evidence::{Action, Evidence, Hardware, JobOutcome, Platform, Release, TickMode};
+pub use hardware::{
+    CpuReadings, Energy, HardwareSnapshot, HardwareSpan, MAX_SKEW_NS, Pace, Processor, witnesses,
+};
 pub use interrupt::Interrupt;
 pub use judge::{Judgement, QuietClass, Reason, Verdict, judge};
 pub use legend::{Meaning, legend};
