@@ -19,6 +19,7 @@ mod run;
 mod sampler;
 mod seal;
 mod store;
+mod witness;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use api::report::Report;
 use futures_util::future::BoxFuture;
-use host::Tree;
+use host::{Msrs, Tree};
 use nix::time::{ClockId, clock_gettime};
 use policy::{Denial, NodeFacts, Pin};
 use quiet::Certificate;
@@ -55,6 +56,7 @@ use store::Store;
 pub struct Parts {
     pub placer: Arc<Placer>,
     pub tree: Arc<dyn Tree>,
+    pub msrs: Arc<dyn Msrs>,
     pub client: EngineClient,
     /// `/run/stillmetal` on the appliance.
     pub run_dir: PathBuf,

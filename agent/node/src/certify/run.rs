@@ -23,6 +23,7 @@ use super::desk::Desk;
 use super::ended::Ended;
 use super::page::Page;
 use super::sampler::{Sampler, exiting};
+use super::witness::Witness;
 use super::{Parts, raw_ns};
 use crate::cgroups;
 use crate::engine::client::About;
@@ -64,6 +65,7 @@ struct Measured {
     after: Conditions,
     release: Release,
     oom_killed: Option<bool>,
+    hardware: Option<Hardware>,
     /// Why it is not all there.
     troubles: Vec<String>,
 }
@@ -191,7 +193,10 @@ impl Run {
         let plan = self.parts.plan.get();
         let mut guard = Guard::new(&place, plan);
         let perch = self.perch(&mut measured);
-        self.canary(&desk, perch.as_ref(), WindowName::CanaryPre, &mut measured);
+        let mut witness = self.witness();
+        let (pre, post) = (WindowName::CanaryPre, WindowName::CanaryPost);
+        self.canary(&desk, perch.as_ref(), pre, &mut witness, &mut measured);
+        witness.before(WindowName::Job);
         match self.job(&page, &ended, &mut guard) {
             Ok((release, windows)) => {
                 measured.release = release;
@@ -199,13 +204,15 @@ impl Run {
             }
             Err(why) => measured.troubles.push(why),
         }
+        witness.after(WindowName::Job);
         measured.release.exec_ns = page
             .report()
             .map(|report| report.exec_ns.into_inner())
             .filter(|instant| *instant > 0);
         // the engine may still be at it; nothing of the container may run beside the canary
         while !ended.within(Duration::from_secs(1)) {}
-        self.canary(&desk, perch.as_ref(), WindowName::CanaryPost, &mut measured);
+        self.canary(&desk, perch.as_ref(), post, &mut witness, &mut measured);
+        measured.hardware = Some(witness.finish());
         measured.oom_killed = oom_before
             .zip(self.oom_kills())
             .map(|(before, after)| after > before);
@@ -233,9 +240,11 @@ impl Run {
         desk: &Desk,
         perch: Option<&Perch>,
         name: WindowName,
+        witness: &mut Witness<'_>,
         measured: &mut Measured,
     ) {
         let Some(perch) = perch else { return };
+        witness.before(name);
         let length = Duration::from_secs(self.certify.canary_seconds.into());
         let life = length * 2 + Duration::from_secs(60);
         let started = Canaries::start(&self.parts.agent, desk, perch, &self.cpus, life);
@@ -254,6 +263,7 @@ impl Run {
                 }
                 watch.push(take(&sampler)?);
             }
+            witness.after(name);
             Ok(watch.finish().named(name))
         });
         match spun {
@@ -305,6 +315,18 @@ impl Run {
         ))
     }
 
+    fn witness(&self) -> Witness<'_> {
+        let housekeeping = self.parts.report().map(|report| report.cpus.housekeeping);
+        let (tree, msrs) = (&*self.parts.tree, &*self.parts.msrs);
+        Witness::new(
+            tree,
+            msrs,
+            &self.cpus,
+            housekeeping.unwrap_or_default(),
+            raw_ns,
+        )
+    }
+
     fn sampler(&self, cgroup: &str, first: Option<u32>) -> Sampler {
         Sampler::new(
             Arc::clone(&self.parts.tree),
@@ -349,11 +371,9 @@ impl Run {
             before: measured.before,
             after: measured.after,
             windows: measured.windows,
-            hardware: Hardware::unobservable(if hypervisor == Some(false) {
-                "this agent does not read it"
-            } else {
-                "a virtual machine: its registers say zero whatever happens"
-            }),
+            hardware: measured
+                .hardware
+                .unwrap_or_else(|| Hardware::unobservable("the run was not watched to its end")),
             actions_in_window: self.parts.placer.notes(&self.token),
             troubles: measured.troubles,
             job: JobOutcome {

@@ -79,7 +79,17 @@ impl Processor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_processor_or_none(text in "((vendor_id|model|flags|cpu family)?[: \\t]{0,3}[a-z0-9\\n]{0,9}){0,9}") {
+            let parsed = Processor::parse(&text);
+            prop_assert!(parsed.is_none() || text.contains("flags"));
+        }
+    }
 
     fn cpuinfo(vendor: &str, family: u32, model: u32, flags: &str) -> Processor {
         let text = format!(
