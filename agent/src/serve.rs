@@ -16,7 +16,7 @@ use anyhow::Context;
 use api::report::{Status, UnmovableIrq};
 use clap::Args;
 use cpulist::CpuSet;
-use host::{RealTree, Tree};
+use host::{DevCpu, RealTree, Tree};
 use stillmetal_init::cmdline::{BootConfig, Smt};
 use stillmetal_init::log::marker;
 use stillmetal_node::certify::{self, Certifier};
@@ -127,6 +127,7 @@ async fn serve(
     let certifier = Arc::new(Certifier::new(certify::Parts {
         placer: Arc::clone(&placer),
         tree: Arc::clone(&tree),
+        msrs: Arc::new(DevCpu::live()),
         client: client.clone(),
         run_dir: run_dir.to_path_buf(),
         agent,

@@ -11,7 +11,7 @@ use host::Tree;
 use host::threads::{self, KernelThread};
 
 mod inventory;
-pub use inventory::{Frequencies, IdleState, Irq, Policy, Queue};
+pub use inventory::{Frequencies, IdleState, Irq, Policy, Queue, highest_without_turbo};
 
 pub(crate) const CPU: &str = "/sys/devices/system/cpu";
 /// `/proc/cpuinfo` of a machine with 1,024 CPUs is about 2 MiB.

@@ -43,19 +43,19 @@ pub struct Platform {
 /// zero without an error, so that a figure from there is not believed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {
-    /// System management interrupts.
+    /// System management interrupts, of the CPU that had most.
     pub smi: Value,
-    /// Deviation of the actual from the nominal frequency, ppm.
+    /// Deviation of the actual from the fixed frequency, ppm, of the CPU and window that had most.
     pub aperf_mperf: Value,
-    /// Thermal and power throttling events.
+    /// Thermal and power throttling events, of the CPU that had most.
     pub throttle: Value,
-    /// Drift of the temperature, m°C.
+    /// Drift from the end of one canary to the end of the other, m°C, of the sensor that had most.
     pub temperature: Value,
-    /// Time in idle states, µs.
+    /// Time of the job's CPUs in idle states, around the job, µs.
     pub cstate_residency: Value,
-    /// Energy, µJ.
+    /// Energy of the packages of the job's CPUs, around the job, µJ.
     pub energy: Value,
-    /// Time a hypervisor took, ticks of 10 ms.
+    /// Time a hypervisor took from the job's CPUs, ticks of 10 ms.
     pub host_steal: Value,
 }
 

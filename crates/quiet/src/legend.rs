@@ -84,13 +84,13 @@ windows.psi_cpu_us | µs | cpu.pressure of the job's cgroup, some total
 windows.psi_memory_us | µs | memory.pressure of the job's cgroup, some total
 windows.psi_io_us | µs | io.pressure of the job's cgroup, some total
 windows.flaws | sentences | the snapshots' times
-hardware.smi | count | MSR_SMI_COUNT
-hardware.aperf_mperf | ppm from nominal | IA32_APERF over IA32_MPERF
-hardware.throttle | count | /sys/devices/system/cpu/cpuN/thermal_throttle
-hardware.temperature | m°C of drift | hwmon
-hardware.cstate_residency | µs | /sys/devices/system/cpu/cpuN/cpuidle
-hardware.energy | µJ | powercap
-hardware.host_steal | ticks of 10 ms | /proc/stat, cpuN steal
+hardware.smi | count, whole run, worst CPU | MSR_SMI_COUNT (MSR 34H)
+hardware.aperf_mperf | ppm from the fixed frequency, worst CPU and window | IA32_APERF over IA32_MPERF (MSR E8H, E7H), scaling_max_freq over base_frequency
+hardware.throttle | count, whole run, worst CPU | /sys/devices/system/cpu/cpuN/thermal_throttle
+hardware.temperature | m°C from canary to canary, worst sensor | IA32_THERM_STATUS (MSR 19CH) of the job's CPUs, or k10temp in hwmon
+hardware.cstate_residency | µs, around the job, all its CPUs | /sys/devices/system/cpu/cpuN/cpuidle/stateN/time but POLL
+hardware.energy | µJ, around the job, the packages of its CPUs | energy_uj in /sys/class/powercap/intel-rapl:N
+hardware.host_steal | ticks of 10 ms, whole run, all its CPUs | /proc/stat, cpuN steal
 troubles | text | the node's agent
 actions_in_window | ns CLOCK_MONOTONIC_RAW | the node's own log
 job.exit_code | code | wait status

@@ -16,6 +16,7 @@ pub mod seal;
 mod certificate;
 mod conditions;
 mod evidence;
+mod hardware;
 mod interrupt;
 mod job;
 mod judge;
@@ -31,6 +32,9 @@ pub use certificate::{Certificate, SCHEMA};
 pub use class::JobClass;
 pub use conditions::{Conditions, Drift, Frequency, IrqRoute, Switch, Thread};
 pub use evidence::{Action, Evidence, Hardware, Platform};
+pub use hardware::{
+    CpuReadings, Energy, HardwareSnapshot, HardwareSpan, MAX_SKEW_NS, Pace, Processor, witnesses,
+};
 pub use interrupt::Interrupt;
 pub use job::{Digest, JobOutcome, Outcome, Output, Release, Settings};
 pub use judge::{Judgement, QuietClass, Reason, Verdict, judge};

@@ -23,6 +23,7 @@ mod seal;
 mod settings;
 mod sources;
 mod store;
+mod witness;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use api::report::Report;
 use futures_util::future::BoxFuture;
-use host::Tree;
+use host::{Msrs, Tree};
 use nix::time::{ClockId, clock_gettime};
 use policy::{Denial, NodeFacts, Pin};
 use quiet::{Certificate, TickMode};
@@ -63,6 +64,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 pub struct Parts {
     pub placer: Arc<Placer>,
     pub tree: Arc<dyn Tree>,
+    pub msrs: Arc<dyn Msrs>,
     pub client: EngineClient,
     /// `/run/stillmetal` on the appliance.
     pub run_dir: PathBuf,

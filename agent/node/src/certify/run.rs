@@ -25,6 +25,7 @@ use super::exit::{End, ExitWatch, Status};
 use super::guard::Guard;
 use super::page::Page;
 use super::sampler::{Sampler, exiting};
+use super::witness::Witness;
 use super::{Parts, raw_ns, settings};
 use crate::cgroups;
 use crate::engine::client::About;
@@ -75,6 +76,7 @@ struct Measured {
     end: Option<End>,
     timed_out: bool,
     oom_killed: Option<bool>,
+    hardware: Option<Hardware>,
     /// Why it is not all there.
     troubles: Vec<String>,
 }
@@ -254,17 +256,21 @@ impl Run {
         let plan = self.parts.plan.get();
         let mut guard = Guard::new(&place, plan);
         let perch = self.perch(&mut measured);
-        self.canary(&desk, perch.as_ref(), WindowName::CanaryPre, &mut measured);
+        let mut witness = self.witness();
+        let (pre, post) = (WindowName::CanaryPre, WindowName::CanaryPost);
+        self.canary(&desk, perch.as_ref(), pre, &mut witness, &mut measured);
+        witness.before(WindowName::Job);
         if let Err(why) = self.job(&page, &ended, &mut guard, &mut measured) {
             measured.troubles.push(why);
         }
+        witness.after(WindowName::Job);
         measured.release.exec_ns = page
             .report()
             .map(|report| report.exec_ns.into_inner())
             .filter(|instant| *instant > 0);
         // nothing of the container may run beside the canary
         if self.outlast(&ended, &mut measured) {
-            self.canary(&desk, perch.as_ref(), WindowName::CanaryPost, &mut measured);
+            self.canary(&desk, perch.as_ref(), post, &mut witness, &mut measured);
         }
         measured.end = match exit {
             // `populated 0` comes a little before the process is a zombie
@@ -275,6 +281,7 @@ impl Run {
                 None
             }
         };
+        measured.hardware = Some(witness.finish());
         measured.oom_killed = oom_before
             .zip(self.oom_kills())
             .map(|(before, after)| after > before);
@@ -302,9 +309,11 @@ impl Run {
         desk: &Desk,
         perch: Option<&Perch>,
         name: WindowName,
+        witness: &mut Witness<'_>,
         measured: &mut Measured,
     ) {
         let Some(perch) = perch else { return };
+        witness.before(name);
         let length = Duration::from_secs(self.certify.canary_seconds.into());
         let life = length * 2 + Duration::from_secs(60);
         let started = Canaries::start(&self.parts.agent, desk, perch, &self.cpus, life);
@@ -323,6 +332,7 @@ impl Run {
                 }
                 watch.push(take(&sampler)?);
             }
+            witness.after(name);
             Ok(watch.finish().named(name))
         });
         match spun {
@@ -413,6 +423,18 @@ impl Run {
         }
     }
 
+    fn witness(&self) -> Witness<'_> {
+        let housekeeping = self.parts.report().map(|report| report.cpus.housekeeping);
+        let (tree, msrs) = (&*self.parts.tree, &*self.parts.msrs);
+        Witness::new(
+            tree,
+            msrs,
+            &self.cpus,
+            housekeeping.unwrap_or_default(),
+            raw_ns,
+        )
+    }
+
     fn sampler(&self, cgroup: &str, first: Option<u32>) -> Sampler {
         Sampler::new(
             Arc::clone(&self.parts.tree),
@@ -458,11 +480,9 @@ impl Run {
             before: measured.before,
             after: measured.after,
             windows: measured.windows,
-            hardware: Hardware::unobservable(if hypervisor == Some(false) {
-                "this agent does not read it"
-            } else {
-                "a virtual machine: its registers say zero whatever happens"
-            }),
+            hardware: measured
+                .hardware
+                .unwrap_or_else(|| Hardware::unobservable("the run was not watched to its end")),
             actions_in_window: self.parts.placer.notes(&self.token),
             troubles: measured.troubles,
             job: JobOutcome {

@@ -137,8 +137,10 @@ fn policy(reader: &mut Reader<'_>, number: u32) -> Policy {
     policy
 }
 
-/// ACPI tables of Intel machines stand for turbo with an entry 1 MHz above the base frequency.
-fn highest_without_turbo(table: &str) -> Option<u64> {
+/// Of the frequencies in `scaling_available_frequencies`, kHz, the highest that is no turbo. ACPI
+/// tables of Intel machines stand for turbo with an entry 1 MHz above the base frequency.
+#[must_use]
+pub fn highest_without_turbo(table: &str) -> Option<u64> {
     let mut khz: Vec<u64> = table
         .split_ascii_whitespace()
         .filter_map(|entry| entry.parse().ok())

@@ -8,9 +8,11 @@ mod cgroups;
 mod cpufreq;
 mod files;
 mod kernel;
+mod msrs;
 mod tree;
 
 pub use cgroups::CgroupRules;
 pub use files::Files;
 pub use kernel::KernelRules;
+pub use msrs::FakeMsrs;
 pub use tree::{FakeTree, OnWrite, Rule, Verdict, errno_by_name};

@@ -6,3 +6,4 @@
 
 mod cgroups;
 mod files;
+mod msrs;

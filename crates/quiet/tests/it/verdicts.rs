@@ -194,6 +194,30 @@ fn a_virtual_machine_is_at_most_os_quiet() {
 }
 
 #[test]
+fn heat_makes_noise_on_bare_metal_and_is_not_missed() {
+    let mut evidence = evidence(JobClass::Compute, 1, |_, _, _| {});
+    evidence.platform.hypervisor = Some(false);
+    evidence.hardware = Hardware {
+        smi: Value::Measured(0),
+        aperf_mperf: Value::Measured(5_000),
+        throttle: Value::Measured(0),
+        temperature: Value::Measured(3_000),
+        cstate_residency: Value::Measured(9),
+        energy: Value::Measured(9),
+        host_steal: Value::Absent,
+    };
+    assert_eq!(judge(&evidence).quiet_class, Some(QuietClass::HwQuiet));
+    evidence.hardware.temperature = Value::Absent;
+    assert_eq!(judge(&evidence).quiet_class, Some(QuietClass::HwQuiet));
+    evidence.hardware.temperature = Value::Measured(3_001);
+    let judgement = judge(&evidence);
+    assert_eq!(judgement.verdict, Verdict::Noisy);
+    assert_eq!(judgement.reasons[0].code, "hw_temperature");
+    evidence.platform.hypervisor = None;
+    assert_eq!(judge(&evidence).quiet_class, Some(QuietClass::OsQuiet));
+}
+
+#[test]
 fn each_condition_can_spoil_a_run() {
     type Spoil = fn(&mut quiet::Conditions);
     let noisy: [Spoil; 10] = [
