@@ -13,7 +13,7 @@ use super::event::ContainerEvent;
 /// As many as the engine remembers.
 const EVENTS: usize = 256;
 /// All their lines together; labels may be long. The newest event is always kept.
-const BYTES: usize = 1 << 20;
+const BYTES: usize = 256 << 10;
 
 /// What the node has told of its containers. A clone tells into the same log.
 #[derive(Debug, Clone)]

@@ -371,9 +371,10 @@ async fn lives(user: &Docker, node: &FakeNode) {
 async fn tells(user: &Docker, node: &FakeNode) {
     user.ok("docker create --name told --label a=b --network none job:1 /bin/true")
         .await;
+    // a second from now: the client sends whole seconds, and this one is not over
     let events = async |filter: &str| {
         let line = format!(
-            "docker events --since 1 --until 0s --format '{{{{json .}}}}' --filter {filter}"
+            "docker events --since 1 --until=-1s --format '{{{{json .}}}}' --filter {filter}"
         );
         let text = user.ok(&line).await;
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
