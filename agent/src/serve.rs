@@ -258,6 +258,7 @@ async fn listen(
         placement: Arc::clone(node.certifier()) as _,
         node_api: Arc::new(Http::new(Arc::clone(node))),
         engine: Arc::new(node.engine().clone()),
+        events: node.certifier().events().clone(),
     };
     Ok(stillmetal_proxy::Server::bind(arguments.listen, tls, parts).await?)
 }

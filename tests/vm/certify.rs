@@ -11,7 +11,12 @@ use crate::look::{self, Looked};
 const SPIN: &str = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
 
 /// Runs a certified container to its end; the client's output and the certificate.
-fn certified(at: &Looked<'_>, name: &str, options: &[&str], program: &[&str]) -> (Output, Value) {
+pub(crate) fn certified(
+    at: &Looked<'_>,
+    name: &str,
+    options: &[&str],
+    program: &[&str],
+) -> (Output, Value) {
     let mut command = vec!["run", "--name", name, "--label", "stillmetal.certify=true"];
     if !options.iter().any(|option| option.contains("canary")) {
         command.extend(["--label", "stillmetal.canary=1"]);

@@ -12,6 +12,7 @@ mod boot;
 mod certify;
 mod cmdline;
 mod docker;
+mod events;
 mod host;
 mod image;
 mod look;

@@ -16,7 +16,7 @@ use crate::listener::Shared;
 use crate::peer::{Line, Peer};
 use crate::respond::Refusal;
 use crate::traits::{Body, BodyError};
-use crate::{body, create, headers, inspect, start, store, subjects, upgrade};
+use crate::{body, create, events, headers, inspect, start, store, subjects, upgrade};
 
 /// The node's own API.
 const OWN: &str = "/stillmetal/";
@@ -119,6 +119,9 @@ async fn proxied(
         }
         (Endpoint::ContainerInspect { .. }, _) if response.status() == StatusCode::OK => {
             inspect::restore(&context, response).await
+        }
+        (Endpoint::Events, _) if response.status() == StatusCode::OK => {
+            Ok(events::answer(shared, &route, response))
         }
         (endpoint, _) if store::is_filled_by(endpoint) => {
             let gate = Arc::clone(&shared.parts.engine);

@@ -15,6 +15,7 @@ mod clock;
 mod connection;
 mod create;
 mod engine_client;
+mod events;
 mod forward;
 mod headers;
 mod inspect;
@@ -29,6 +30,7 @@ mod subjects;
 mod traits;
 mod upgrade;
 
+pub use events::{ContainerEvent, EventLog};
 pub use limits::Limits;
 pub use listener::{Error, Parts, Server};
 pub use respond::{full, json, message};

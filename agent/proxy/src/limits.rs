@@ -29,6 +29,10 @@ pub struct Limits {
     pub engine_change: Duration,
     /// The engine's answer about one container.
     pub inspect_bytes: usize,
+    /// One event of the engine, as far as events of the past are put in order with the node's own.
+    pub event_line_bytes: usize,
+    /// When the engine has sent no event for this long, it has told its past.
+    pub event_silence: Duration,
     /// After the engine has ended its half of a hijacked stream, a client that sends nothing for
     /// this long is cut off.
     pub half_closed_idle: Duration,
@@ -51,6 +55,8 @@ impl Default for Limits {
             engine_answer: Duration::from_secs(30),
             engine_change: Duration::from_secs(3_600),
             inspect_bytes: 8 * 1024 * 1024,
+            event_line_bytes: 256 * 1024,
+            event_silence: Duration::from_millis(500),
             half_closed_idle: Duration::from_secs(60),
             drain: Duration::from_secs(5),
         }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection;
+use crate::events::EventLog;
 use crate::limits::Limits;
 use crate::peer::Census;
 use crate::traits::{EngineGate, NodeApi, Placement};
@@ -45,6 +46,8 @@ pub struct Parts {
     pub node_api: Arc<dyn NodeApi>,
     /// Whether and where the engine listens.
     pub engine: Arc<dyn EngineGate>,
+    /// What the node adds to the engine's events.
+    pub events: EventLog,
 }
 
 impl fmt::Debug for Parts {

@@ -2,7 +2,7 @@
 
 use crate::denial::{Denial, shown};
 use crate::endpoints::{OFFERS, Offer, Touch, why_not};
-use crate::target::Target;
+use crate::target::{Target, parse_query};
 use crate::{BodyRule, Endpoint, Role, build, mounts};
 
 /// Longest container, exec, network or volume id or name.
@@ -20,6 +20,20 @@ pub struct Route {
     pub body: BodyRule,
     /// Containers that must pass [`crate::check_existing`] for this role first.
     pub subjects: Vec<String>,
+}
+
+impl Route {
+    /// A query parameter as the engine will read it, empty without one; `None`: not UTF-8.
+    #[must_use]
+    pub fn param(&self, key: &str) -> Option<String> {
+        let (_, query) = self.target.split_once('?').unwrap_or_default();
+        // what was rebuilt can be read
+        let pairs = parse_query(query).ok()?;
+        let found = pairs.into_iter().find(|(name, _)| name == key);
+        found.map_or(Some(String::new()), |(_, value)| {
+            String::from_utf8(value).ok()
+        })
+    }
 }
 
 /// Decides on a request line. `target` is path and query as received.

@@ -143,7 +143,7 @@ fn version(first: &str) -> Result<Option<u32>, Denial> {
     }
 }
 
-fn parse_query(query: &str) -> Result<Vec<(String, Vec<u8>)>, Denial> {
+pub(crate) fn parse_query(query: &str) -> Result<Vec<(String, Vec<u8>)>, Denial> {
     let mut pairs = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));

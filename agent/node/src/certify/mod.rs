@@ -14,6 +14,7 @@ mod canary;
 mod conditions;
 mod desk;
 mod ended;
+mod events;
 mod exit;
 mod guard;
 mod page;
@@ -28,7 +29,7 @@ mod witness;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api::report::Report;
 use futures_util::future::BoxFuture;
@@ -36,7 +37,7 @@ use host::{Msrs, Tree};
 use nix::time::{ClockId, clock_gettime};
 use policy::{Denial, NodeFacts, Pin};
 use quiet::{Certificate, TickMode};
-use stillmetal_proxy::{Claimed, Placement};
+use stillmetal_proxy::{Claimed, EventLog, Placement};
 use stillmetal_tune::Plan;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -96,6 +97,7 @@ impl Parts {
 pub struct Certifier {
     parts: Parts,
     store: Arc<Store>,
+    events: EventLog,
     /// Containers whose run is under way, with when they had started before.
     running: Arc<Mutex<HashMap<String, String>>>,
 }
@@ -123,8 +125,15 @@ impl Certifier {
         Self {
             parts,
             store,
+            events: EventLog::default(),
             running: Arc::default(),
         }
+    }
+
+    /// Where the verdicts are told.
+    #[must_use]
+    pub fn events(&self) -> &EventLog {
+        &self.events
     }
 
     /// Gives the runs that an earlier agent had begun the certificates they are due: nothing is
@@ -137,7 +146,12 @@ impl Certifier {
             match Run::of(&self.parts, token.clone(), container.clone()).await {
                 Some(run) => {
                     let left = run.time_left();
-                    keep(&self.parts, &self.store, &container, &run.interrupted());
+                    let certificate = run.interrupted();
+                    if keep(&self.parts, &self.store, &container, &certificate) {
+                        let now = SystemTime::now();
+                        let event = events::verdict(run.about(), &certificate, now);
+                        self.events.tell(event);
+                    }
                     if let Some(left) = left {
                         self.parts.tasks.spawn(run.end_after(left));
                     }
@@ -230,13 +244,17 @@ impl Certifier {
             }
         };
         let (store, running) = (Arc::clone(&self.store), Arc::clone(&self.running));
-        let parts = self.parts.clone();
+        let (parts, told) = (self.parts.clone(), self.events.clone());
+        let about = run.about().clone();
         self.parts.tasks.spawn(async move {
             let (container, certificate) = run.drive().await;
-            if let Some(certificate) = certificate {
-                keep(&parts, &store, &container, &certificate);
-            }
+            let kept =
+                certificate.filter(|certificate| keep(&parts, &store, &container, certificate));
             lock(&running).remove(&container);
+            // last: who hears of it can read the certificate at once
+            if let Some(certificate) = kept {
+                told.tell(events::verdict(&about, &certificate, SystemTime::now()));
+            }
         });
     }
 
@@ -309,18 +327,21 @@ fn lock(running: &Mutex<HashMap<String, String>>) -> MutexGuard<'_, HashMap<Stri
     running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn keep(parts: &Parts, store: &Store, container: &str, certificate: &Certificate) {
+/// Whether it lies in the store.
+fn keep(parts: &Parts, store: &Store, container: &str, certificate: &Certificate) -> bool {
     tracing::info!(container, verdict = %certificate.verdict, "run certified");
     let text = match Sealer::new(&parts.run_dir).seal(certificate) {
         Ok(text) => text,
         Err(why) => {
             tracing::error!(container, %why, "the certificate could not be signed: not kept");
-            return;
+            return false;
         }
     };
-    if let Err(error) = store.save(container, &text) {
+    let saved = store.save(container, &text);
+    if let Err(error) = &saved {
         tracing::error!(container, %error, "the certificate could not be kept");
     }
+    saved.is_ok()
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC_RAW, the clock of everything in a certificate: no NTP slewing.

@@ -106,6 +106,11 @@ impl Run {
         })
     }
 
+    /// What the engine said of its container when it had started.
+    pub(crate) fn about(&self) -> &About {
+        &self.about
+    }
+
     /// When its container started, as the engine writes it.
     pub(crate) fn started_at(&self) -> &str {
         &self.about.started_at

@@ -1,6 +1,6 @@
 //! The agent's own questions to the engine, through `bollard` over its unix socket.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,11 @@ pub struct About {
     pub started_at: String,
     /// Digest of the image.
     pub image: String,
+    /// The image as the user named it.
+    pub image_name: String,
+    /// Without the slash before it.
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
     /// The program and its arguments, entrypoint included.
     pub argv: Vec<String>,
 }
@@ -115,10 +120,14 @@ impl EngineClient {
             .map_err(|error| missing_or(id, "inspect a container", error))?;
         let program = found.path.into_iter();
         let state = found.state.unwrap_or_default();
+        let config = found.config.unwrap_or_default();
         Ok(About {
             pid: state.pid.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
             started_at: state.started_at.unwrap_or_default(),
             image: found.image.unwrap_or_default(),
+            image_name: config.image.unwrap_or_default(),
+            name: bare(found.name),
+            labels: config.labels.unwrap_or_default().into_iter().collect(),
             argv: program.chain(found.args.unwrap_or_default()).collect(),
         })
     }
@@ -175,11 +184,7 @@ impl EngineClient {
         let state = found.state.unwrap_or_default();
         Ok(Seen {
             id: found.id.unwrap_or_default(),
-            name: found
-                .name
-                .unwrap_or_default()
-                .trim_start_matches('/')
-                .to_owned(),
+            name: bare(found.name),
             cgroup_parent: found
                 .host_config
                 .and_then(|host| host.cgroup_parent)
@@ -250,6 +255,11 @@ pub(super) async fn answers(socket: PathBuf, deadline: Instant) -> Result<(), St
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A container's name without the engine's slash.
+fn bare(name: Option<String>) -> String {
+    name.unwrap_or_default().trim_start_matches('/').to_owned()
 }
 
 pub(super) fn engine(action: &'static str, error: bollard::errors::Error) -> ContainersError {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pki::{Authority, Validity};
-use stillmetal_proxy::Limits;
+use serde_json::Value;
+use stillmetal_proxy::{ContainerEvent, Limits};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -201,6 +202,7 @@ async fn a_transcript_with_the_stock_client() {
     images(&user, &root).await;
     runs(&user).await;
     lives(&user, &node).await;
+    tells(&user, &node).await;
     copies(&user, dir.path()).await;
     builds(&user, dir.path()).await;
     roles(&user, &admin).await;
@@ -363,6 +365,46 @@ async fn lives(user: &Docker, node: &FakeNode) {
     assert!(error.contains("CPU 2 is held by `other`"), "{error}");
     *node.refuse_starts.lock().unwrap() = None;
     assert_eq!(user.ok("docker ps -aq").await, "");
+}
+
+/// An event of the node is to the client what an event of the engine is.
+async fn tells(user: &Docker, node: &FakeNode) {
+    user.ok("docker create --name told --label a=b --network none job:1 /bin/true")
+        .await;
+    // a second from now: the client sends whole seconds, and this one is not over
+    let events = async |filter: &str| {
+        let line = format!(
+            "docker events --since 1 --until=-1s --format '{{{{json .}}}}' --filter {filter}"
+        );
+        let text = user.ok(&line).await;
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.collect::<Vec<Value>>()
+    };
+    let engine = events("container=told").await;
+    assert_eq!(engine.len(), 1, "{engine:?}");
+    let word = |value: &Value| value.as_str().unwrap().to_owned();
+    let own = engine[0]["Actor"]["Attributes"].as_object().unwrap();
+    let action = "stillmetal.verdict: quiet";
+    node.told.tell(ContainerEvent {
+        action: action.into(),
+        container_id: word(&engine[0]["Actor"]["ID"]),
+        attributes: own
+            .iter()
+            .map(|(name, value)| (name.clone(), word(value)))
+            .collect(),
+        time_ns: engine[0]["timeNano"].as_i64().unwrap() + 1,
+    });
+    user.ok("docker rm told").await;
+    let mut expected = engine[0].clone();
+    expected["status"] = action.into();
+    expected["Action"] = action.into();
+    expected["timeNano"] = (engine[0]["timeNano"].as_i64().unwrap() + 1).into();
+    assert_eq!(events("event=stillmetal.verdict").await, [expected.clone()]);
+    assert_eq!(events("label=a=b --filter event=create").await, engine);
+    let all = events("container=told").await;
+    assert_eq!(all[..2], [engine[0].clone(), expected]);
+    assert_eq!(all[2]["Action"], "destroy");
+    assert_eq!(all.len(), 3);
 }
 
 async fn copies(user: &Docker, dir: &Path) {

@@ -225,9 +225,8 @@ impl Inner {
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 response
             }
-            ("GET", ["containers", _, "logs"]) | ("POST", ["containers", _, "attach"]) => {
-                self.told(open)
-            }
+            ("GET", ["events"] | ["containers", _, "logs"])
+            | ("POST", ["containers", _, "attach"]) => self.told(open),
             ("POST", ["containers", _, "wait"]) => {
                 let _open = open;
                 std::future::pending::<()>().await;

@@ -8,7 +8,9 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use policy::{CpuChoice, Denial, NodeFacts, Pin, Role};
 use serde_json::{Value, json};
-use stillmetal_proxy::{Body, Claimed, EngineGate, EngineStatus, NodeApi, Placement, StoreSpace};
+use stillmetal_proxy::{
+    Body, Claimed, EngineGate, EngineStatus, EventLog, NodeApi, Placement, StoreSpace,
+};
 
 pub(crate) const STORE: StoreSpace = StoreSpace {
     free: 1_234,
@@ -20,6 +22,8 @@ pub(crate) struct FakeNode {
     pub(crate) not_ready: Mutex<Option<String>>,
     pub(crate) refuse_claims: Mutex<Option<Denial>>,
     pub(crate) refuse_starts: Mutex<Option<Denial>>,
+    /// What it adds to the engine's events.
+    pub(crate) told: EventLog,
     /// What was asked, in order.
     pub(crate) log: Mutex<Vec<String>>,
 }
@@ -31,6 +35,7 @@ impl FakeNode {
             not_ready: Mutex::default(),
             refuse_claims: Mutex::default(),
             refuse_starts: Mutex::default(),
+            told: EventLog::default(),
             log: Mutex::default(),
         }
     }

@@ -5,6 +5,7 @@
 
 mod client;
 mod docker;
+mod events;
 mod fake_engine;
 mod fake_node;
 mod hijack;

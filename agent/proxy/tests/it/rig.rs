@@ -96,6 +96,7 @@ pub(crate) async fn serve(
         placement: node.clone(),
         node_api: node.clone(),
         engine: node.clone(),
+        events: node.told.clone(),
     };
     let server = Server::bind(([127, 0, 0, 1], 0).into(), tls, parts)
         .await
