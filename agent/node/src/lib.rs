@@ -12,6 +12,7 @@ mod node;
 pub mod placement;
 pub mod power;
 mod process;
+pub mod selftest;
 pub mod status;
 
 pub use http::Http;

@@ -20,6 +20,7 @@ use crate::engine::{Engine, EngineState};
 use crate::placement::Placer;
 use crate::placement::ledger::{Hold, Pool};
 use crate::process::Processes;
+use crate::selftest::SelfTester;
 
 /// Where the image keeps its bill of materials.
 const MANIFEST: &str = "/usr/share/stillmetal/manifest.json";
@@ -42,6 +43,7 @@ pub struct Parts {
     pub placer: Arc<Placer>,
     pub processes: Processes,
     pub certifier: Arc<Certifier>,
+    pub selftest: SelfTester,
     pub report: SharedReport,
     /// Why the engine is not started, when there is too little memory for it.
     pub memory_low: Option<String>,
@@ -86,6 +88,9 @@ impl Node {
     /// Looks whether the knobs are still as tuning left them, without disturbing pinned work; what
     /// is not goes into the report, once.
     pub fn look_for_drift(&self, plan: &Plan) {
+        if self.parts.selftest.is_running() {
+            return; // it turns knobs, and puts them back itself
+        }
         let busy = self.parts.placer.claims();
         let reach = if busy.iter().any(|(_, claim)| claim.holds()) {
             Reach::Undisturbing
@@ -129,6 +134,11 @@ impl Node {
     #[must_use]
     pub fn certifier(&self) -> &Arc<Certifier> {
         &self.parts.certifier
+    }
+
+    #[must_use]
+    pub fn selftest(&self) -> &SelfTester {
+        &self.parts.selftest
     }
 
     #[must_use]

@@ -10,13 +10,13 @@
 //! ```
 
 mod bundle;
-mod canary;
-mod conditions;
-mod desk;
+pub(crate) mod canary;
+pub(crate) mod conditions;
+pub(crate) mod desk;
 mod ended;
 mod page;
-mod run;
-mod sampler;
+pub(crate) mod run;
+pub(crate) mod sampler;
 mod seal;
 mod store;
 
@@ -36,6 +36,7 @@ use stillmetal_tune::Plan;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use bundle::GATE;
 pub use bundle::{RUNTIME, Unready, insert_gate};
 pub use desk::mount as mount_desks;
 pub(crate) use sampler::tids_below;

@@ -349,11 +349,7 @@ impl Run {
             before: measured.before,
             after: measured.after,
             windows: measured.windows,
-            hardware: Hardware::unobservable(if hypervisor == Some(false) {
-                "this agent does not read it"
-            } else {
-                "a virtual machine: its registers say zero whatever happens"
-            }),
+            hardware: unread_hardware(hypervisor),
             actions_in_window: self.parts.placer.notes(&self.token),
             troubles: measured.troubles,
             job: JobOutcome {
@@ -370,7 +366,7 @@ impl Run {
 /// The first snapshot of a job: when nothing has struck its CPUs for a while, since what setting up
 /// the container left behind (work that the kernel puts off) is not the job's. After
 /// [`SETTLE_DEADLINE`] whatever is there is taken as it is.
-fn settled(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
+pub(crate) fn settled(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
     let deadline = Instant::now() + SETTLE_DEADLINE;
     let mut last = take(sampler)?;
     loop {
@@ -383,7 +379,7 @@ fn settled(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
     }
 }
 
-fn take(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
+pub(crate) fn take(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
     sampler
         .take()
         .map_err(|error| format!("the kernel's counters could not be read: {error}"))
@@ -409,7 +405,7 @@ fn wait_for(page: &Page, wanted: State, ended: &Ended, patience: Duration) -> Re
     }
 }
 
-fn platform(tree: &dyn Tree, hypervisor: Option<bool>) -> Platform {
+pub(crate) fn platform(tree: &dyn Tree, hypervisor: Option<bool>) -> Platform {
     let line = |path: &str| tree.read(path).map(|text| text.trim().to_owned());
     let cpu_model = tree
         .read_up_to("/proc/cpuinfo", 16 << 20)
@@ -425,6 +421,15 @@ fn platform(tree: &dyn Tree, hypervisor: Option<bool>) -> Platform {
         hypervisor,
         agent_version: env!("CARGO_PKG_VERSION").into(),
     }
+}
+
+/// What is known of the hardware of a node that nobody has asked.
+pub(crate) fn unread_hardware(hypervisor: Option<bool>) -> Hardware {
+    Hardware::unobservable(if hypervisor == Some(false) {
+        "this agent does not read it"
+    } else {
+        "a virtual machine: its registers say zero whatever happens"
+    })
 }
 
 fn nanos(duration: Duration) -> u64 {
