@@ -7,9 +7,11 @@
 mod burn;
 mod certificate;
 mod credentials;
+mod disturb;
 mod enter;
 mod kmsg;
 mod runc;
+mod selftest;
 mod serve;
 
 use std::ffi::OsString;
@@ -49,6 +51,11 @@ enum Command {
     Enter(enter::EnterArguments),
     /// Keep CPUs busy for a while and print the CPU time that each thread got.
     Burn(burn::BurnArguments),
+    /// Disturb a CPU when told to; the self-test's foreign thread.
+    #[command(hide = true)]
+    Disturb(disturb::DisturbArguments),
+    /// Disturb an isolated CPU of this host in known ways, and say whether each is seen.
+    Selftest(selftest::SelftestArguments),
     /// Make an authority with certificates for one node and its clients.
     Credentials(credentials::CredentialsArguments),
     /// Print a noise certificate on one screen.
@@ -89,6 +96,8 @@ fn main() -> ExitCode {
         }
         Command::Enter(arguments) => enter::run(&arguments),
         Command::Burn(arguments) => burn::run(&arguments),
+        Command::Disturb(arguments) => disturb::run(&arguments),
+        Command::Selftest(arguments) => selftest::run(&arguments),
         Command::Credentials(arguments) => credentials::run(&arguments),
         Command::Certificate(arguments) => certificate::show(&arguments),
         Command::Verify(arguments) => certificate::verify(&arguments),

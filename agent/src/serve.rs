@@ -26,6 +26,7 @@ use stillmetal_node::placement::Placer;
 use stillmetal_node::placement::ledger::Token;
 use stillmetal_node::placement::spread::Spreader;
 use stillmetal_node::runs::{self, Runs};
+use stillmetal_node::selftest::SelfTester;
 use stillmetal_node::{Http, Node, Parts, Processes, SharedReport, cgroups, since_boot};
 use stillmetal_tune::irqs::Steering;
 use stillmetal_tune::{Applied, LatencyHold, Plan};
@@ -124,7 +125,7 @@ async fn serve(
         serving.clone(),
     );
     let (report, plan) = (SharedReport::default(), Arc::new(OnceLock::new()));
-    let certifier = Arc::new(Certifier::new(certify::Parts {
+    let measuring = certify::Parts {
         placer: Arc::clone(&placer),
         tree: Arc::clone(&tree),
         msrs: Arc::new(DevCpu::live()),
@@ -135,7 +136,10 @@ async fn serve(
         stop: serving.clone(),
         report: Arc::clone(&report),
         plan: Arc::clone(&plan),
-    }));
+    };
+    let selftest = SelfTester::new(measuring.clone());
+    selftest.clear_up();
+    let certifier = Arc::new(Certifier::new(measuring));
     let runs = Runs::new(runs::Parts {
         certifier: Arc::clone(&certifier),
         placer: Arc::clone(&placer),
@@ -151,6 +155,7 @@ async fn serve(
         processes,
         certifier,
         runs,
+        selftest,
         report,
         memory_low,
     }));
@@ -416,7 +421,7 @@ async fn steer_interrupts(node: Arc<Node>, tree: Arc<dyn Tree>, stop: Cancellati
     }
 }
 
-fn stop_on_sigterm() -> anyhow::Result<CancellationToken> {
+pub(crate) fn stop_on_sigterm() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let stop = CancellationToken::new();
     let mut term = signal(SignalKind::terminate()).context("catch SIGTERM")?;

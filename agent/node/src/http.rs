@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use policy::{Denial, Role};
+use quiet::selftest::SelfTest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stillmetal_proxy::{Body, NodeApi};
@@ -18,6 +19,7 @@ use stillmetal_proxy::{Body, NodeApi};
 use crate::Node;
 use crate::certify::Found;
 use crate::power::PowerRequest;
+use crate::selftest::Wanted;
 
 /// Bodies of this API are small JSON objects.
 const BODY_BYTES: usize = 256 * 1024;
@@ -91,6 +93,19 @@ impl Http {
                 }
                 Ok(respond(StatusCode::OK, "application/json", text.into()))
             }
+            (&Method::GET, ["selftest"]) => {
+                admin_only(
+                    role,
+                    "run the self-test (its last result: GET /stillmetal/v1/selftest/last)",
+                )?;
+                let wanted = Wanted::from_query(&query)?;
+                let test = self.node.selftest().run(&wanted).await?;
+                selftest_answer(&test, wants_text(&request, &query))
+            }
+            (&Method::GET, ["selftest", "last"]) => {
+                let test = self.node.selftest().last()?;
+                selftest_answer(&test, wants_text(&request, &query))
+            }
             (&Method::GET, ["processes"]) => json(StatusCode::OK, &self.node.processes().list()),
             (&Method::POST, ["processes"]) => {
                 admin_only(role, "run host processes")?;
@@ -159,7 +174,9 @@ impl Http {
             (_, ["health" | "node" | "manifest" | "counters" | "certificates"]) => {
                 Err(wrong_method(&method, "GET"))
             }
-            (_, ["certificates", _]) => Err(wrong_method(&method, "GET")),
+            (_, ["certificates", _] | ["selftest"] | ["selftest", "last"]) => {
+                Err(wrong_method(&method, "GET"))
+            }
             (_, ["processes" | "runs"]) => Err(wrong_method(&method, "GET, POST")),
             (_, ["processes" | "runs", _]) => Err(wrong_method(&method, "GET, DELETE")),
             (_, ["power"]) => Err(wrong_method(&method, "POST")),
@@ -192,7 +209,7 @@ fn not_found(path: &str) -> Denial {
     Denial {
         status: 404,
         message: format!(
-            "no resource {path}; there are /stillmetal/v1/{{health,node,counters,manifest,certificates,runs,processes,power}}"
+            "no resource {path}; there are /stillmetal/v1/{{health,node,counters,manifest,certificates,runs,selftest,processes,power}}"
         ),
     }
 }
@@ -322,6 +339,13 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Response<Body>, D
         message: format!("answer: {error}"),
     })?;
     Ok(respond(status, "application/json", text.into()))
+}
+
+fn selftest_answer(test: &SelfTest, text: bool) -> Result<Response<Body>, Denial> {
+    if text {
+        return Ok(plain(quiet::selftest::render(test)));
+    }
+    json(StatusCode::OK, test)
 }
 
 fn plain(text: String) -> Response<Body> {

@@ -13,6 +13,7 @@ pub mod placement;
 pub mod power;
 mod process;
 pub mod runs;
+pub mod selftest;
 pub mod status;
 
 pub use http::Http;

@@ -21,6 +21,7 @@ use crate::placement::Placer;
 use crate::placement::ledger::{Hold, Pool};
 use crate::process::Processes;
 use crate::runs::Runs;
+use crate::selftest::SelfTester;
 
 /// Where the image keeps its bill of materials.
 const MANIFEST: &str = "/usr/share/stillmetal/manifest.json";
@@ -44,6 +45,7 @@ pub struct Parts {
     pub processes: Processes,
     pub certifier: Arc<Certifier>,
     pub runs: Runs,
+    pub selftest: SelfTester,
     pub report: SharedReport,
     /// Why the engine is not started, when there is too little memory for it.
     pub memory_low: Option<String>,
@@ -88,6 +90,9 @@ impl Node {
     /// Looks whether the knobs are still as tuning left them, without disturbing pinned work; what
     /// is not goes into the report, once.
     pub fn look_for_drift(&self, plan: &Plan) {
+        if self.parts.selftest.is_running() {
+            return; // it turns knobs, and puts them back itself
+        }
         let busy = self.parts.placer.claims();
         let reach = if busy.iter().any(|(_, claim)| claim.holds()) {
             Reach::Undisturbing
@@ -136,6 +141,11 @@ impl Node {
     #[must_use]
     pub fn runs(&self) -> &Runs {
         &self.parts.runs
+    }
+
+    #[must_use]
+    pub fn selftest(&self) -> &SelfTester {
+        &self.parts.selftest
     }
 
     #[must_use]

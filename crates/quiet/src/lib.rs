@@ -12,6 +12,7 @@
 pub mod class;
 pub mod parse;
 pub mod seal;
+pub mod selftest;
 
 mod certificate;
 mod conditions;

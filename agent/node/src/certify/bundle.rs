@@ -10,7 +10,7 @@ use super::desk::Desk;
 use crate::cgroups;
 
 /// Where the image keeps the gate.
-pub(super) const GATE: &str = "/usr/lib/stillmetal/gate";
+pub const GATE: &str = "/usr/lib/stillmetal/gate";
 /// The engine's name for the runtime that puts the gate before a container's program
 /// (`daemon.json`).
 pub const RUNTIME: &str = "stillmetal";

@@ -34,9 +34,17 @@ impl Perch {
     /// # Errors
     /// What could not be done, in words.
     pub(crate) fn make(tree: &Arc<dyn Tree>, parent: &str) -> Result<Self, String> {
-        let cgroup = format!("{parent}/canary");
+        Self::named(tree, parent, "canary")
+    }
+
+    /// One under another name, for company.
+    ///
+    /// # Errors
+    /// What could not be done, in words.
+    pub(crate) fn named(tree: &Arc<dyn Tree>, parent: &str, name: &str) -> Result<Self, String> {
+        let cgroup = format!("{parent}/{name}");
         cgroups::make_leaf(&**tree, &cgroup, None)
-            .map_err(|error| format!("cgroup of the canary: {}", crate::chain(&error)))?;
+            .map_err(|error| format!("cgroup of the {name}: {}", crate::chain(&error)))?;
         Ok(Self {
             tree: Arc::clone(tree),
             cgroup,
@@ -73,9 +81,24 @@ impl Canaries {
         cpus: &CpuSet,
         life: Duration,
     ) -> Result<Self, String> {
+        Self::of(Path::new(GATE), agent, desk, perch, cpus, life)
+    }
+
+    /// [`Canaries::start`] of a gate that lies elsewhere.
+    ///
+    /// # Errors
+    /// What could not be done, in words.
+    pub(crate) fn of(
+        gate: &Path,
+        agent: &Path,
+        desk: &Desk,
+        perch: &Perch,
+        cpus: &CpuSet,
+        life: Duration,
+    ) -> Result<Self, String> {
         let mut canaries = Self(Vec::new());
         for cpu in cpus.iter() {
-            let canary = start_one(agent, desk, perch, cpu, life)
+            let canary = start_one(gate, agent, desk, perch, cpu, life)
                 .map_err(|error| format!("canary on CPU {cpu}: {error}"))?;
             canaries.0.push(canary);
         }
@@ -121,6 +144,7 @@ impl Drop for Canaries {
 }
 
 fn start_one(
+    gate: &Path,
     agent: &Path,
     desk: &Desk,
     perch: &Perch,
@@ -133,7 +157,8 @@ fn start_one(
     let child = Command::new(agent)
         .args(["enter", "--cgroup", &perch.cgroup, "--oom-score-adj=0"])
         // the name makes it a canary
-        .args(["--arg0", gate::CANARY_NAME, "--", GATE])
+        .args(["--arg0", gate::CANARY_NAME, "--"])
+        .arg(gate)
         .arg(&path)
         .arg(cpu.to_string())
         .env_clear()

@@ -83,6 +83,15 @@ impl Desk {
         fs::write(self.dir.join(CONTAINER), container)
     }
 
+    /// An empty one, for canaries without a run.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        self.close();
+        fs::create_dir_all(&self.dir)
+    }
+
     /// Ends it: the container cannot be started any more but by a new run.
     pub(crate) fn close(&self) {
         // that nothing is there is what is wanted; a running gate keeps its page mapped

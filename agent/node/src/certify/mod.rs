@@ -10,21 +10,21 @@
 //! ```
 
 mod bundle;
-mod canary;
-mod conditions;
-mod desk;
+pub(crate) mod canary;
+pub(crate) mod conditions;
+pub(crate) mod desk;
 mod ended;
 mod events;
 mod exit;
-mod guard;
+pub(crate) mod guard;
 mod page;
-mod run;
-mod sampler;
+pub(crate) mod run;
+pub(crate) mod sampler;
 mod seal;
 mod settings;
 mod sources;
 mod store;
-mod witness;
+pub(crate) mod witness;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ use stillmetal_tune::Plan;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use bundle::{Inserted, RUNTIME, Unready, insert_gate};
+pub use bundle::{GATE, Inserted, RUNTIME, Unready, insert_gate};
 pub use desk::mount as mount_desks;
 pub(crate) use sampler::tids_below;
 pub use seal::{Broken, verify};

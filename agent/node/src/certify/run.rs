@@ -513,7 +513,7 @@ impl Run {
 /// The first snapshot of a job: when nothing has struck its CPUs for a while, since what setting up
 /// the container left behind (work that the kernel puts off) is not the job's. After
 /// [`SETTLE_DEADLINE`] whatever is there is taken as it is.
-fn settled(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
+pub(crate) fn settled(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
     let deadline = Instant::now() + SETTLE_DEADLINE;
     let mut last = take(sampler)?;
     loop {
@@ -526,7 +526,7 @@ fn settled(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
     }
 }
 
-fn take(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
+pub(crate) fn take(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
     sampler
         .take()
         .map_err(|error| format!("the kernel's counters could not be read: {error}"))
@@ -552,7 +552,7 @@ fn wait_for(page: &Page, wanted: State, ended: &Ended, patience: Duration) -> Re
     }
 }
 
-fn platform(tree: &dyn Tree, hypervisor: Option<bool>) -> Platform {
+pub(crate) fn platform(tree: &dyn Tree, hypervisor: Option<bool>) -> Platform {
     let line = |path: &str| tree.read(path).map(|text| text.trim().to_owned());
     let cpu_model = tree
         .read_up_to("/proc/cpuinfo", 16 << 20)

@@ -56,6 +56,8 @@ pub enum Holder {
     Process {
         id: String,
     },
+    /// The node itself, trying whether it sees what disturbs a CPU.
+    SelfTest,
 }
 
 impl std::fmt::Display for Holder {
@@ -71,6 +73,7 @@ impl std::fmt::Display for Holder {
                 }
             }
             Self::Process { id } => write!(f, "host process {id}"),
+            Self::SelfTest => f.write_str("the node's self-test"),
         }
     }
 }

@@ -112,8 +112,20 @@ impl Placer {
     /// # Errors
     /// A [`Denial`] that names the holder or the reason.
     pub async fn claim_process(&self, wish: Wish, id: &str) -> Result<(Token, CpuSet), Denial> {
+        self.claim_own(wish, Holder::Process { id: id.to_owned() })
+            .await
+    }
+
+    /// Takes CPUs for something that the agent itself runs, and makes their partition.
+    ///
+    /// # Errors
+    /// A [`Denial`] that names the holder or the reason.
+    pub(crate) async fn claim_own(
+        &self,
+        wish: Wish,
+        holder: Holder,
+    ) -> Result<(Token, CpuSet), Denial> {
         self.refuse_if_unfit()?;
-        let holder = Holder::Process { id: id.to_owned() };
         let token = self
             .open_claim(wish, None, holder, Asked::default(), None)
             .await?;

@@ -26,7 +26,7 @@ pub(super) enum Act {
 
 /// Pure: one claim against what the engine shows of its container.
 pub(super) fn decide(claim: &Claim, seen: Option<&Seen>, now: Duration) -> Act {
-    if matches!(claim.holder, Holder::Process { .. }) {
+    if matches!(claim.holder, Holder::Process { .. } | Holder::SelfTest) {
         return Act::Keep;
     }
     let created = matches!(&claim.holder, Holder::Container { id: Some(_), .. });

@@ -2,4 +2,5 @@
 
 mod fixtures;
 mod node;
+mod selftest;
 mod verdicts;

@@ -1,0 +1,368 @@
+//! One self-test on one CPU: silence, then each disturbance in turn. Blocks for about 20 s, with a
+//! deadline on every wait; whatever it changes is put back when its guard goes out of scope.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::report::Report;
+use cpulist::CpuSet;
+use host::cgroup::{Cgroups, ROOT};
+use host::{Msrs, Tree};
+use quiet::selftest::{Findings, INTRUSIONS, Probe, SHOOTDOWNS, SelfTest, Trial};
+use quiet::{
+    Conditions, Drift, Evidence, Hardware, JobClass, JobOutcome, TickMode, Watch, Window,
+    WindowName,
+};
+use stillmetal_tune::Plan;
+use tokio_util::sync::CancellationToken;
+
+use super::intruder::{Act, Intruder};
+use super::knob::{LeftBehind, Turned, Undo};
+use crate::certify::canary::{Canaries, Perch};
+use crate::certify::conditions::Place;
+use crate::certify::desk::Desk;
+use crate::certify::guard::Guard;
+use crate::certify::raw_ns;
+use crate::certify::run::{platform, settled, take};
+use crate::certify::sampler::Sampler;
+use crate::certify::witness::Witness;
+use crate::cgroups;
+use crate::placement::ledger::Token;
+
+/// Between two snapshots.
+const PERIOD: Duration = Duration::from_millis(100);
+/// Long enough for what comes once a second.
+const SILENCE: Duration = Duration::from_secs(5);
+const QUOTA: Duration = Duration::from_secs(1);
+const FAIR_SERVER: Duration = Duration::from_millis(3200);
+/// After the last of a series: what it set off is over.
+const ECHO: Duration = Duration::from_millis(200);
+const BETWEEN_SHOOTDOWNS: Duration = Duration::from_millis(10);
+/// One probe, in an emulator on a loaded machine.
+const PROBE_DEADLINE: Duration = Duration::from_secs(30);
+/// When the canary ends by itself: all probes at their deadlines.
+const LIFE: Duration = Duration::from_secs(300);
+
+const INTRUSION: Act = Act {
+    times: INTRUSIONS,
+    run: Duration::from_millis(1),
+    sleep: Duration::from_millis(50),
+};
+const COMPANY: Act = Act {
+    times: 1,
+    run: Duration::from_secs(1),
+    sleep: Duration::ZERO,
+};
+const STOPPED: &str = "the self-test was stopped";
+/// Quota and period, µs.
+const HALF: &str = "50000 100000";
+/// The kernel's own default: 50 ms in each second.
+const FAIR_SERVER_NS: &str = "50000000";
+
+/// The CPU that is disturbed, and what that needs.
+pub(super) struct Seat<'a> {
+    pub(super) tree: &'a Arc<dyn Tree>,
+    pub(super) msrs: &'a dyn Msrs,
+    pub(super) run_dir: &'a Path,
+    /// This program.
+    pub(super) agent: &'a Path,
+    pub(super) gate: &'a Path,
+    /// Its cgroup is a partition of that CPU already.
+    pub(super) token: &'a Token,
+    pub(super) cpu: u32,
+    pub(super) housekeeping: CpuSet,
+    pub(super) hypervisor: Option<bool>,
+    pub(super) report: Option<Report>,
+    pub(super) plan: Option<&'a Plan>,
+    pub(super) stop: &'a CancellationToken,
+}
+
+impl Seat<'_> {
+    /// Does all of it.
+    pub(super) fn test(&self) -> SelfTest {
+        let started_ns = raw_ns();
+        let partition = cgroups::partition_name(self.token);
+        let cpus = CpuSet::from_iter([self.cpu]);
+        let left_behind = RefCell::default();
+        let mut ground = self.ground(cpus.clone());
+        let mut trials = Vec::new();
+        let mut witness = self.witness(&cpus);
+        let silence = self
+            .perched(&partition)
+            .and_then(|(desk, canary, company)| {
+                let place = Place {
+                    tree: &**self.tree,
+                    cpus: &cpus,
+                    partition: &partition,
+                    cgroup: canary.cgroup(),
+                };
+                ground.before = place.conditions(self.report.as_ref());
+                ground.after = ground.before.clone();
+                let tickless = ground.before.nohz_full.as_ref();
+                if !tickless.is_some_and(|tickless| cpus.is_subset(tickless)) {
+                    ground.tick_mode = TickMode::Tick;
+                }
+                witness.before(WindowName::CanaryPre);
+                let canaries = Canaries::of(self.gate, self.agent, &desk, &canary, &cpus, LIFE)?;
+                let bench = Bench {
+                    seat: self,
+                    place: &place,
+                    company: &company,
+                    undo: Undo::below(self.run_dir),
+                    left_behind: &left_behind,
+                };
+                let silence = bench.watch(|| Ok(()), |(), spent| Ok(spent >= SILENCE));
+                let (window, ()) = silence?;
+                let window = window.named(WindowName::CanaryPre);
+                witness.after(WindowName::CanaryPre);
+                witness.before(WindowName::Job);
+                let silent = SelfTest::is_silent(&ground, &window);
+                trials = Probe::ALL
+                    .map(|probe| {
+                        (
+                            probe,
+                            if silent {
+                                bench.try_out(probe)
+                            } else {
+                                unfounded()
+                            },
+                        )
+                    })
+                    .into();
+                witness.after(WindowName::Job);
+                witness.before(WindowName::CanaryPost);
+                witness.after(WindowName::CanaryPost);
+                ground.after = place.conditions(self.report.as_ref());
+                drop(canaries);
+                Ok(window)
+            });
+        ground.hardware = witness.finish();
+        Desk::at(self.run_dir, self.token).close();
+        SelfTest::judge(Findings {
+            ground,
+            started_ns,
+            ended_ns: raw_ns(),
+            silence,
+            trials,
+            left_behind: left_behind.into_inner(),
+        })
+    }
+
+    /// What certified runs ask the hardware, in the same way: what it cannot tell here, it cannot
+    /// tell of them.
+    fn witness<'w>(&'w self, cpus: &'w CpuSet) -> Witness<'w> {
+        let housekeeping = self.housekeeping.clone();
+        Witness::new(&**self.tree, self.msrs, cpus, housekeeping, raw_ns)
+    }
+
+    /// Pages, and the cgroups of the canary and of its company. A cgroup goes when the value does.
+    fn perched(&self, partition: &str) -> Result<(Desk, Perch, Perch), String> {
+        let desk = Desk::at(self.run_dir, self.token);
+        desk.clear()
+            .map_err(|error| format!("place for the canary's page: {error}"))?;
+        let parent = format!("/{partition}");
+        let canary = Perch::make(self.tree, &parent)?;
+        let company = Perch::named(self.tree, &parent, "disturb")?;
+        Ok((desk, canary, company))
+    }
+
+    /// The evidence of a run without a job.
+    fn ground(&self, job_cpus: CpuSet) -> Evidence {
+        Evidence {
+            run_id: format!("selftest-{}", raw_ns()),
+            container_id: String::new(),
+            image: String::new(),
+            argv: Vec::new(),
+            class: JobClass::Compute,
+            tick_mode: TickMode::NohzFull,
+            platform: platform(&**self.tree, self.hypervisor),
+            job_cpus,
+            housekeeping_cpus: self.housekeeping.clone(),
+            before: Conditions::default(),
+            after: Conditions::default(),
+            windows: Vec::new(),
+            hardware: Hardware::unobservable("nobody has asked it"),
+            actions_in_window: Vec::new(),
+            troubles: Vec::new(),
+            job: JobOutcome::default(),
+        }
+    }
+}
+
+fn unfounded() -> Trial {
+    Trial::Inapplicable(
+        "the CPU was not quiet to begin with: a disturbance more would show nothing".into(),
+    )
+}
+
+/// A spinning canary, and what it takes to disturb it.
+struct Bench<'a> {
+    seat: &'a Seat<'a>,
+    place: &'a Place<'a>,
+    company: &'a Perch,
+    undo: Undo,
+    left_behind: &'a LeftBehind,
+}
+
+impl Bench<'_> {
+    fn try_out(&self, probe: Probe) -> Trial {
+        if self.seat.stop.is_cancelled() {
+            return Trial::Failed(STOPPED.into());
+        }
+        let made = match probe {
+            Probe::Intrusions => self.intrude(INTRUSION),
+            Probe::SecondTask => self.intrude(COMPANY),
+            Probe::Quota => self.quota(),
+            Probe::Shootdowns => self.shootdowns(),
+            Probe::FairServer => self.fair_server(),
+            Probe::Partition => self.dissolve(),
+        };
+        made.unwrap_or_else(Trial::Failed)
+    }
+
+    /// A window from when nothing strikes the CPU any more: `act` is done after its first snapshot,
+    /// and its last is taken when `over` says so.
+    fn watch<T>(
+        &self,
+        act: impl FnOnce() -> Result<T, String>,
+        mut over: impl FnMut(&mut T, Duration) -> Result<bool, String>,
+    ) -> Result<(Window, T), String> {
+        let mut sampler = Sampler::new(
+            Arc::clone(self.seat.tree),
+            self.place.cpus.clone(),
+            self.place.cgroup.to_owned(),
+            None,
+        );
+        let mut watch = Watch::new(settled(&sampler)?);
+        let began = Instant::now();
+        let mut acted = act()?;
+        loop {
+            if self.seat.stop.is_cancelled() {
+                return Err(STOPPED.into());
+            }
+            if began.elapsed() >= PROBE_DEADLINE {
+                return Err(format!("it was not over within {PROBE_DEADLINE:?}"));
+            }
+            std::thread::sleep(PERIOD);
+            let last = over(&mut acted, began.elapsed())?;
+            if last {
+                sampler.look_for_residents();
+            }
+            watch.push(take(&sampler)?);
+            if last {
+                return Ok((watch.finish(), acted));
+            }
+        }
+    }
+
+    fn intrude(&self, act: Act) -> Result<Trial, String> {
+        let cgroup = format!("/{}", self.company.cgroup());
+        let mut intruder = Intruder::start(self.seat.agent, &cgroup, act)?;
+        let (window, _intruder) = self.watch(
+            || {
+                intruder.go()?;
+                Ok((intruder, None))
+            },
+            |(intruder, done), _| {
+                if done.is_none() && intruder.is_done()? {
+                    *done = Some(Instant::now());
+                }
+                Ok(done.is_some_and(|done: Instant| done.elapsed() >= ECHO))
+            },
+        )?;
+        Ok(seen(window, Vec::new()))
+    }
+
+    fn quota(&self) -> Result<Trial, String> {
+        let path = format!("{ROOT}/{}/cpu.max", self.place.cgroup);
+        self.turned(HALF, path, None, QUOTA)
+    }
+
+    fn shootdowns(&self) -> Result<Trial, String> {
+        let pids = Cgroups::new(&**self.seat.tree)
+            .procs(self.place.cgroup)
+            .map_err(|error| format!("find the canary: {}", crate::chain(&error)))?;
+        let pid = pids.first().ok_or("the canary is gone")?;
+        // 4: forget which pages were written to. Whatever the kernel keeps of that, it flushes the
+        // process's translations on every CPU that runs it (fs/proc/task_mmu.c, clear_refs_write).
+        let path = format!("/proc/{pid}/clear_refs");
+        if !self.seat.tree.exists(&path) {
+            return Ok(Trial::Inapplicable(format!("this kernel has no {path}")));
+        }
+        let mut left = SHOOTDOWNS;
+        let (window, ()) = self.watch(
+            || {
+                while left > 0 {
+                    left -= 1;
+                    let shot = self.seat.tree.write(&path, "4");
+                    shot.map_err(|error| format!("write {path}: {error}"))?;
+                    std::thread::sleep(BETWEEN_SHOOTDOWNS);
+                }
+                Ok(())
+            },
+            |(), _| Ok(true),
+        )?;
+        Ok(seen(window, Vec::new()))
+    }
+
+    fn fair_server(&self) -> Result<Trial, String> {
+        let cpu = self.seat.cpu;
+        let path = format!("/sys/kernel/debug/sched/fair_server/cpu{cpu}/runtime");
+        if !self.seat.tree.exists(&path) {
+            return Ok(Trial::Inapplicable(format!(
+                "this kernel has no fair server, or does not show it ({path})"
+            )));
+        }
+        self.turned(FAIR_SERVER_NS, path, Some(&self.undo), FAIR_SERVER)
+    }
+
+    /// A knob turned for a while, seen in the counters and by the look at the knobs.
+    fn turned(
+        &self,
+        value: &str,
+        path: String,
+        undo: Option<&Undo>,
+        length: Duration,
+    ) -> Result<Trial, String> {
+        let guard = Guard::new(self.place, self.seat.plan);
+        let tree = &**self.seat.tree;
+        let (window, turned) = self.watch(
+            || Turned::to(value, path, tree, undo, self.left_behind),
+            |_, spent| Ok(spent >= length),
+        )?;
+        let drift = guard.finish();
+        drop(turned);
+        Ok(seen(window, drift))
+    }
+
+    /// Of the claim's own cgroup, which goes with it. Takes a few ms; seen by the look at the knobs.
+    fn dissolve(&self) -> Result<Trial, String> {
+        let path = format!("{ROOT}/{}/cpuset.cpus.partition", self.place.partition);
+        let tree = &**self.seat.tree;
+        let before = tree
+            .read(&path)
+            .map_err(|error| format!("read {path}: {error}"))?;
+        if before.trim() == "member" {
+            return Ok(Trial::Inapplicable(
+                "the CPU was isolated at boot (isolcpus=) and needs no partition".into(),
+            ));
+        }
+        let guard = Guard::new(self.place, self.seat.plan);
+        let turned = Turned::to("member", path, tree, None, self.left_behind)?;
+        let drift = guard.finish();
+        drop(turned);
+        Ok(Trial::Made {
+            window: None,
+            drift,
+        })
+    }
+}
+
+fn seen(window: Window, drift: Vec<Drift>) -> Trial {
+    Trial::Made {
+        window: Some(window),
+        drift,
+    }
+}
