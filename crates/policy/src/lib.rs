@@ -195,12 +195,21 @@ pub struct Pin {
     pub certify: Option<Certify>,
 }
 
-/// How a container's runs are measured (labels `stillmetal.certify`, `.class`, `.canary`).
+/// How a container's runs are measured (labels `stillmetal.certify`, `.class`, `.canary`, `.trace`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certify {
     pub class: quiet::JobClass,
     /// Length of the canary before and after the run; 0: none, and nothing is proven.
     pub canary_seconds: u32,
+    pub trace: Trace,
+}
+
+/// Whether each interruption of the run is recorded, not only counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trace {
+    Off,
+    On,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,12 +11,13 @@ use serde_json::{Map, Value};
 
 use crate::denial::{Denial, shown};
 use crate::schema::Read;
-use crate::{Certify, CpuChoice, NodeFacts, Pin, PlacementRequest};
+use crate::{Certify, CpuChoice, NodeFacts, Pin, PlacementRequest, Trace};
 
 const CPUS_LABEL: &str = "stillmetal.cpus";
 const CERTIFY_LABEL: &str = "stillmetal.certify";
 const CLASS_LABEL: &str = "stillmetal.class";
 const CANARY_LABEL: &str = "stillmetal.canary";
+const TRACE_LABEL: &str = "stillmetal.trace";
 const PREFIX: &str = "stillmetal.";
 /// Seconds that each canary runs when the request does not say (quiet.md §8).
 const CANARY_SECONDS: u32 = 5;
@@ -168,9 +169,17 @@ fn parse_list(key: &str, text: &str) -> Result<Option<CpuSet>, Denial> {
 /// Checks the labels of our namespace; the value of `stillmetal.cpus` if it is there.
 fn check_labels(labels: &Map<String, Value>) -> Result<Option<u32>, Denial> {
     for key in labels.keys().filter(|key| key.starts_with(PREFIX)) {
-        if ![CPUS_LABEL, CERTIFY_LABEL, CLASS_LABEL, CANARY_LABEL].contains(&key.as_str()) {
+        if ![
+            CPUS_LABEL,
+            CERTIFY_LABEL,
+            CLASS_LABEL,
+            CANARY_LABEL,
+            TRACE_LABEL,
+        ]
+        .contains(&key.as_str())
+        {
             return Err(Denial::malformed(format!(
-                "label {} is not one of this node's: labels `{PREFIX}*` are {CPUS_LABEL}, {CERTIFY_LABEL}, {CLASS_LABEL} and {CANARY_LABEL}; use another prefix for yours",
+                "label {} is not one of this node's: labels `{PREFIX}*` are {CPUS_LABEL}, {CERTIFY_LABEL}, {CLASS_LABEL}, {CANARY_LABEL} and {TRACE_LABEL}; use another prefix for yours",
                 shown(key)
             )));
         }
@@ -189,20 +198,22 @@ fn check_labels(labels: &Map<String, Value>) -> Result<Option<u32>, Denial> {
     }
 }
 
-/// `stillmetal.certify=true` with its class and canary, if the labels ask for it.
+/// A label that is a switch; off unless it is there.
+fn is_true(labels: &Map<String, Value>, key: &str) -> Result<bool, Denial> {
+    match labels.text(key) {
+        "true" => Ok(true),
+        "" | "false" => Ok(false),
+        other => Err(Denial::malformed(format!(
+            "label {key}={} is neither true nor false",
+            shown(other)
+        ))),
+    }
+}
+
+/// `stillmetal.certify=true` with how it is to be done, if the labels ask for it.
 fn check_certify(labels: &Map<String, Value>) -> Result<Option<Certify>, Denial> {
-    let asked = match labels.text(CERTIFY_LABEL) {
-        "true" => true,
-        "" | "false" => false,
-        other => {
-            return Err(Denial::malformed(format!(
-                "label {CERTIFY_LABEL}={} is neither true nor false",
-                shown(other)
-            )));
-        }
-    };
-    if !asked {
-        for key in [CLASS_LABEL, CANARY_LABEL] {
+    if !is_true(labels, CERTIFY_LABEL)? {
+        for key in [CLASS_LABEL, CANARY_LABEL, TRACE_LABEL] {
             if labels.contains_key(key) {
                 return Err(Denial::malformed(format!(
                     "label {key} says how to certify, and {CERTIFY_LABEL}=true is missing: add it or leave {key} out"
@@ -233,5 +244,10 @@ fn check_certify(labels: &Map<String, Value>) -> Result<Option<Certify>, Denial>
     Ok(Some(Certify {
         class,
         canary_seconds,
+        trace: if is_true(labels, TRACE_LABEL)? {
+            Trace::On
+        } else {
+            Trace::Off
+        },
     }))
 }

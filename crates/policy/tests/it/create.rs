@@ -417,6 +417,7 @@ fn certified_runs_are_pinned_and_started_by_the_node_only() {
         Ok(Some(policy::Certify {
             class,
             canary_seconds,
+            trace: policy::Trace::Off,
         }))
     };
     assert_eq!(certify(json!({})), Ok(None));
@@ -429,9 +430,18 @@ fn certified_runs_are_pinned_and_started_by_the_node_only() {
         })),
         asked(quiet::JobClass::Io, 0)
     );
+    let trace = |text: &str| {
+        let asked = certify(json!({"stillmetal.certify": "true", "stillmetal.trace": text}));
+        asked.map(|certify| certify.unwrap().trace)
+    };
+    assert_eq!(trace("true"), Ok(policy::Trace::On));
+    assert_eq!(trace("false"), Ok(policy::Trace::Off));
+    assert_eq!(trace("1"), Err(400));
     for labels in [
         json!({"stillmetal.certify": "yes"}),
         json!({"stillmetal.class": "io"}),
+        json!({"stillmetal.trace": "true"}),
+        json!({"stillmetal.certify": "false", "stillmetal.trace": "true"}),
         json!({"stillmetal.certify": "true", "stillmetal.class": "calm"}),
         json!({"stillmetal.certify": "true", "stillmetal.canary": "-1"}),
         json!({"stillmetal.certify": "true", "stillmetal.canary": "601"}),
