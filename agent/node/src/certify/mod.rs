@@ -19,6 +19,7 @@ mod run;
 mod sampler;
 mod seal;
 mod store;
+mod tracer;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -120,6 +121,9 @@ impl Certifier {
     /// Gives the runs that an earlier agent had begun the certificates they are due: nothing is
     /// proven of them. Once, when the engine answers.
     pub async fn settle_interrupted(&self) {
+        if self.parts.placer.measures_only(None) {
+            tracer::sweep(&*self.parts.tree);
+        }
         for (token, container) in Desk::all(&self.parts.run_dir) {
             if self.running().contains_key(&container) {
                 continue; // this agent's own

@@ -2,4 +2,6 @@
 
 mod fixtures;
 mod node;
+mod pictures;
+mod trace;
 mod verdicts;
