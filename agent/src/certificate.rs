@@ -1,5 +1,6 @@
 //! `certificate` and `verify`: what to do with a noise certificate's file, on any machine.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +16,10 @@ const BROKEN: u8 = 1;
 pub(crate) struct ShowArguments {
     /// A certificate, as GET /stillmetal/v1/certificates/ID gives it.
     file: PathBuf,
+    /// Write the timeline of interruptions to this file too: a picture (SVG) of a run that was traced
+    /// (label stillmetal.trace=true). A file that is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -27,11 +32,19 @@ pub(crate) struct VerifyArguments {
     ca: Option<PathBuf>,
 }
 
-/// Prints the certificate on one screen.
+/// Prints the certificate on one screen, and draws it.
 pub(crate) fn show(arguments: &ShowArguments) -> anyhow::Result<ExitCode> {
     let certificate: Certificate = serde_json::from_str(&read(&arguments.file)?)
         .with_context(|| format!("{} is no noise certificate", arguments.file.display()))?;
     print!("{}", quiet::render(&certificate));
+    if let Some(svg) = &arguments.svg {
+        let picture = quiet::timeline(&certificate)
+            .with_context(|| format!("no picture of {}", arguments.file.display()))?;
+        std::fs::File::create(svg)
+            .and_then(|mut file| file.write_all(picture.as_bytes()))
+            .with_context(|| format!("write {}", svg.display()))?;
+        println!("\nwrote {}", svg.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

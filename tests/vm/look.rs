@@ -56,6 +56,13 @@ pub(crate) fn host_file(at: &Looked<'_>, path: &str) -> String {
         .text()
 }
 
+/// Names in a directory of the node.
+pub(crate) fn host_list(at: &Looked<'_>, path: &str) -> Vec<String> {
+    let list = ["exec", "observer", "ls", &format!("/host{path}")];
+    let text = at.docker.run_ok(list).unwrap().text();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
 pub(crate) fn host_exists(at: &Looked<'_>, path: &str) -> bool {
     at.docker
         .run(["exec", "observer", "test", "-e", &format!("/host{path}")])

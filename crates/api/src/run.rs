@@ -55,6 +55,9 @@ pub struct RunRequest {
     /// Priority of `SCHED_FIFO`, 1 to 99; role admin only.
     #[serde(default)]
     pub fifo: Option<u8>,
+    /// Record each interruption of the runs that count, not only how many there were.
+    #[serde(default)]
+    pub trace: bool,
 }
 
 fn one() -> u32 {

@@ -17,8 +17,11 @@ const TICK: &str = "stillmetal.tick";
 const ASLR: &str = "stillmetal.aslr";
 const NICE: &str = "stillmetal.nice";
 const FIFO: &str = "stillmetal.fifo";
+const TRACE: &str = "stillmetal.trace";
 /// All labels of this module.
-pub(crate) const LABELS: [&str; 8] = [CERTIFY, CLASS, CANARY, TIMEOUT, TICK, ASLR, NICE, FIFO];
+pub(crate) const LABELS: [&str; 9] = [
+    CERTIFY, CLASS, CANARY, TIMEOUT, TICK, ASLR, NICE, FIFO, TRACE,
+];
 
 /// Seconds that each canary runs when the request does not say (quiet.md §8).
 const CANARY_SECONDS: u32 = 5;
@@ -40,6 +43,15 @@ pub struct Certify {
     /// Whether addresses are the same in each run (`ADDR_NO_RANDOMIZE`).
     pub fixed_addresses: bool,
     pub scheduling: Scheduling,
+    pub trace: Trace,
+}
+
+/// Whether each interruption of the run is recorded, not only counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trace {
+    Off,
+    On,
 }
 
 impl Certify {
@@ -53,6 +65,7 @@ impl Certify {
             tick: None,
             fixed_addresses: false,
             scheduling: Scheduling::default(),
+            trace: Trace::Off,
         }
     }
 
@@ -78,6 +91,9 @@ impl Certify {
             Scheduling::Normal { nice } => labels.push((NICE, nice.to_string())),
             Scheduling::Fifo { priority } => labels.push((FIFO, priority.to_string())),
         }
+        if self.trace == Trace::On {
+            labels.push((TRACE, "true".to_owned()));
+        }
         labels
     }
 }
@@ -100,12 +116,7 @@ impl Default for Scheduling {
 
 /// Reads the labels; `None`: runs are not to be measured.
 pub(crate) fn read(role: Role, labels: &Map<String, Value>) -> Result<Option<Certify>, Denial> {
-    let asked = match labels.text(CERTIFY) {
-        "true" => true,
-        "" | "false" => false,
-        other => return Err(wrong(CERTIFY, other, "neither true nor false")),
-    };
-    if !asked {
+    if !switch(labels, CERTIFY)? {
         return match LABELS[1..].iter().find(|key| labels.contains_key(**key)) {
             None => Ok(None),
             Some(key) => Err(Denial::malformed(format!(
@@ -138,8 +149,22 @@ pub(crate) fn read(role: Role, labels: &Map<String, Value>) -> Result<Option<Cer
         tick,
         fixed_addresses,
         scheduling: scheduling(role, labels)?,
+        trace: if switch(labels, TRACE)? {
+            Trace::On
+        } else {
+            Trace::Off
+        },
         ..Certify::of(class)
     }))
+}
+
+/// Off unless it is there.
+fn switch(labels: &Map<String, Value>, key: &str) -> Result<bool, Denial> {
+    match labels.text(key) {
+        "true" => Ok(true),
+        "" | "false" => Ok(false),
+        other => Err(wrong(key, other, "neither true nor false")),
+    }
 }
 
 fn scheduling(role: Role, labels: &Map<String, Value>) -> Result<Scheduling, Denial> {

@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use build::check_build_step;
-pub use certify::{Certify, Scheduling};
+pub use certify::{Certify, Scheduling, Trace};
 pub use create::{set_cgroup_parent, set_runtime};
 pub use denial::Denial;
 pub use existing::{check_exec, check_existing, linked_containers, mounted_volumes};

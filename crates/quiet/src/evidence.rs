@@ -3,7 +3,7 @@
 use cpulist::CpuSet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Conditions, JobClass, JobOutcome, TickMode, Value, Window};
+use crate::{Conditions, Interruptions, JobClass, JobOutcome, TickMode, Value, Window};
 
 /// A certificate without its verdict. Units and sources: [`legend`](crate::legend).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct Evidence {
     pub before: Conditions,
     pub after: Conditions,
     pub windows: Vec<Window>,
+    /// One by one, if that was asked for. Explains what the windows counted, and is not judged.
+    pub interruptions: Option<Interruptions>,
     pub hardware: Hardware,
     /// What the node itself did that disturbs other CPUs.
     pub actions_in_window: Vec<Action>,

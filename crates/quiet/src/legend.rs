@@ -84,6 +84,15 @@ windows.psi_cpu_us | µs | cpu.pressure of the job's cgroup, some total
 windows.psi_memory_us | µs | memory.pressure of the job's cgroup, some total
 windows.psi_io_us | µs | io.pressure of the job's cgroup, some total
 windows.flaws | sentences | the snapshots' times
+interruptions | null: not asked for | label stillmetal.trace
+interruptions.status | recorded or unobservable | the node
+interruptions.why | text | the node
+interruptions.dropped | count by CPU, seen and not kept | per_cpu/cpuN/stats of the tracer
+interruptions.events.cpu | CPU | osnoise tracer
+interruptions.events.at_ns | ns CLOCK_MONOTONIC_RAW | osnoise tracer, end to the µs less the duration
+interruptions.events.duration_ns | ns, without what interrupted it in turn | osnoise tracer
+interruptions.events.kind | nmi, irq, softirq or thread | osnoise:*_noise
+interruptions.events.name | name and vector, number or tid | osnoise tracer
 hardware.smi | count, whole run, worst CPU | MSR_SMI_COUNT (MSR 34H)
 hardware.aperf_mperf | ppm from the fixed frequency, worst CPU and window | IA32_APERF over IA32_MPERF (MSR E8H, E7H), scaling_max_freq over base_frequency
 hardware.throttle | count, whole run, worst CPU | /sys/devices/system/cpu/cpuN/thermal_throttle

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Value;
+use crate::{Interruption, Value};
 
 /// Which part of a run a window covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -80,6 +80,12 @@ impl Window {
     #[must_use]
     pub fn named(self, name: WindowName) -> Self {
         Self { name, ..self }
+    }
+
+    /// Whether an interruption falls into it, at least in part.
+    #[must_use]
+    pub fn meets(&self, event: &Interruption) -> bool {
+        event.at_ns <= self.end_ns && event.end_ns() >= self.start_ns
     }
 
     #[must_use]

@@ -106,6 +106,10 @@ impl Canaries {
         Ok(canaries)
     }
 
+    pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(|(_, child, _)| child.id())
+    }
+
     fn wait_until_spinning(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + START_DEADLINE;
         for (cpu, child, page) in &mut self.0 {

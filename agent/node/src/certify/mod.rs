@@ -24,6 +24,7 @@ mod seal;
 mod settings;
 mod sources;
 mod store;
+mod tracer;
 pub(crate) mod witness;
 
 use std::collections::HashMap;
@@ -139,6 +140,9 @@ impl Certifier {
     /// Gives the runs that an earlier agent had begun the certificates they are due: nothing is
     /// proven of them. Once, when the engine answers.
     pub async fn settle_interrupted(&self) {
+        if self.parts.placer.measures_only(None) {
+            tracer::sweep(&*self.parts.tree);
+        }
         for (token, container) in Desk::all(&self.parts.run_dir) {
             if self.running().contains_key(&container) {
                 continue; // this agent's own

@@ -4,6 +4,7 @@
 //! does the rest, with a deadline on every wait but the job's own. Whatever fails on the way makes
 //! the run unproven and is told; the user's program runs all the same.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,10 @@ use cpulist::CpuSet;
 use gate::page::{Command as Order, State};
 use host::Tree;
 use host::cgroup::ROOT;
-use policy::Certify;
+use policy::{Certify, Trace};
 use quiet::{
-    Certificate, Conditions, Evidence, Hardware, JobOutcome, Output, Platform, Release, Settings,
-    TickMode, Watch, Window, WindowName, parse,
+    Certificate, Conditions, Evidence, Hardware, Interruptions, JobOutcome, Output, Platform,
+    Release, Settings, TickMode, Watch, Window, WindowName, parse,
 };
 
 use super::canary::{Canaries, Perch};
@@ -25,6 +26,7 @@ use super::exit::{End, ExitWatch, Status};
 use super::guard::Guard;
 use super::page::Page;
 use super::sampler::{Sampler, exiting};
+use super::tracer::{self, Tracer, Untraced};
 use super::witness::Witness;
 use super::{Parts, raw_ns, settings};
 use crate::cgroups;
@@ -77,6 +79,9 @@ struct Measured {
     timed_out: bool,
     oom_killed: Option<bool>,
     hardware: Option<Hardware>,
+    /// First processes of the job and of its canaries.
+    own: BTreeSet<u32>,
+    interruptions: Option<Interruptions>,
     /// Why it is not all there.
     troubles: Vec<String>,
 }
@@ -204,6 +209,10 @@ impl Run {
         };
         Desk::at(&run.parts.run_dir, &run.token).close();
         run.parts.placer.let_go(&run.token).await;
+        // the last one out disarms what others had armed before it
+        if run.parts.placer.measures_only(Some(&run.token)) {
+            tracer::sweep(&*run.parts.tree);
+        }
         let certificate = match measured {
             Ok(measured) => Some(Certificate::new(run.evidence(measured, exit_code, output))),
             Err(error) => {
@@ -260,6 +269,7 @@ impl Run {
         measured.before = place.conditions(self.parts.report().as_ref());
         let plan = self.parts.plan.get();
         let mut guard = Guard::new(&place, plan);
+        let tracer = self.tracer(&mut measured);
         let perch = self.perch(&mut measured);
         let mut witness = self.witness();
         let (pre, post) = (WindowName::CanaryPre, WindowName::CanaryPost);
@@ -295,7 +305,31 @@ impl Run {
             drift,
             ..place.conditions(self.parts.report().as_ref())
         };
+        if let Some(tracer) = tracer {
+            measured.own.insert(self.about.pid);
+            measured.interruptions = Some(tracer.read(&measured.own, &measured.windows));
+        }
         measured
+    }
+
+    /// `None`: not asked for, or not possible.
+    fn tracer(&self, measured: &mut Measured) -> Option<Tracer> {
+        if self.certify.trace == Trace::Off {
+            return None;
+        }
+        let armed = if self.parts.placer.measures_only(Some(&self.token)) {
+            Tracer::arm(
+                &self.parts.tree,
+                &self.container,
+                &self.cpus,
+                self.about.pid,
+            )
+        } else {
+            Err(Untraced::Occupied)
+        };
+        armed
+            .map_err(|why| measured.interruptions = Some(tracer::unobservable(&why)))
+            .ok()
     }
 
     /// `None`: no canaries.
@@ -322,7 +356,8 @@ impl Run {
         let length = Duration::from_secs(self.certify.canary_seconds.into());
         let life = length * 2 + Duration::from_secs(60);
         let started = Canaries::start(&self.parts.agent, desk, perch, &self.cpus, life);
-        let spun = started.and_then(|_canaries| {
+        let spun = started.and_then(|canaries| {
+            measured.own.extend(canaries.pids());
             let mut sampler = self.sampler(perch.cgroup(), None);
             let mut watch = Watch::new(take(&sampler)?);
             // a period more: no shorter between its first and last snapshot than was asked for
@@ -488,6 +523,12 @@ impl Run {
             hardware: measured
                 .hardware
                 .unwrap_or_else(|| Hardware::unobservable("the run was not watched to its end")),
+            interruptions: match self.certify.trace {
+                Trace::Off => None,
+                Trace::On => measured
+                    .interruptions
+                    .or_else(|| Some(tracer::unobservable(&Untraced::Unfinished))),
+            },
             actions_in_window: self.parts.placer.notes(&self.token),
             troubles: measured.troubles,
             job: JobOutcome {
@@ -574,6 +615,6 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }

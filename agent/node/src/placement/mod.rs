@@ -196,6 +196,12 @@ impl Placer {
         })
     }
 
+    /// Whether no run is being measured, besides that of `token` if there is one.
+    #[must_use]
+    pub fn measures_only(&self, token: Option<&Token>) -> bool {
+        self.books().kept.keys().all(|kept| Some(kept) == token)
+    }
+
     /// Keeps account of something that the node did on a claim's CPUs.
     pub fn note(&self, token: &Token, what: String) {
         tracing::info!(%what, "done on a claim's CPUs");

@@ -6,7 +6,7 @@ use api::process::CpuRequest;
 use api::run::{Attempt, RunRequest};
 use cpulist::CpuSet;
 use policy::{
-    Certify, CpuChoice, Denial, Endpoint, PlacementRequest, Role, Scheduling, check_body,
+    Certify, CpuChoice, Denial, Endpoint, PlacementRequest, Role, Scheduling, Trace, check_body,
     set_cgroup_parent, set_runtime,
 };
 use quiet::Certificate;
@@ -213,6 +213,10 @@ fn body(request: &RunRequest, image: &str, next: Next) -> Value {
         tick: request.tick_mode,
         fixed_addresses: request.fixed_addresses,
         scheduling,
+        trace: match next {
+            Next::Repetition(_) if request.trace => Trace::On,
+            Next::Repetition(_) | Next::Warmup | Next::End(_) => Trace::Off,
+        },
         ..Certify::of(request.class)
     };
     let mut labels: serde_json::Map<String, Value> = certify

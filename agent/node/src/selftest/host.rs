@@ -322,7 +322,11 @@ mod tests {
         let path = format!("{ROOT}/cgroup.subtree_control");
         tree.set(&path, "memory pids");
         drop(Controllers::enable(&tree).unwrap());
-        let wrote: Vec<String> = tree.writes().into_iter().map(|(_, text)| text).collect();
+        let wrote: Vec<String> = tree
+            .take_writes()
+            .into_iter()
+            .map(|(_, text)| text)
+            .collect();
         assert_eq!(wrote, ["+cpuset", "+cpu", "-cpuset", "-cpu"]);
     }
 }

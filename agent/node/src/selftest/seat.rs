@@ -183,6 +183,7 @@ impl Seat<'_> {
             before: Conditions::default(),
             after: Conditions::default(),
             windows: Vec::new(),
+            interruptions: None,
             hardware: Hardware::unobservable("nobody has asked it"),
             actions_in_window: Vec::new(),
             troubles: Vec::new(),

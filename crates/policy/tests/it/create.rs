@@ -429,9 +429,18 @@ fn certified_runs_are_pinned_and_started_by_the_node_only() {
         })),
         asked(quiet::JobClass::Io, 0)
     );
+    let trace = |text: &str| {
+        let asked = certify(json!({"stillmetal.certify": "true", "stillmetal.trace": text}));
+        asked.map(|certify| certify.unwrap().trace)
+    };
+    assert_eq!(trace("true"), Ok(policy::Trace::On));
+    assert_eq!(trace("false"), Ok(policy::Trace::Off));
+    assert_eq!(trace("1"), Err(400));
     for labels in [
         json!({"stillmetal.certify": "yes"}),
         json!({"stillmetal.class": "io"}),
+        json!({"stillmetal.trace": "true"}),
+        json!({"stillmetal.certify": "false", "stillmetal.trace": "true"}),
         json!({"stillmetal.certify": "true", "stillmetal.class": "calm"}),
         json!({"stillmetal.certify": "true", "stillmetal.canary": "-1"}),
         json!({"stillmetal.certify": "true", "stillmetal.canary": "601"}),
@@ -468,6 +477,7 @@ fn labels_say_how_a_run_is_measured_and_labels_come_out_again() {
         tick: Some(quiet::TickMode::NohzFull),
         fixed_addresses: true,
         scheduling: policy::Scheduling::Fifo { priority: 50 },
+        trace: policy::Trace::On,
     };
     for wanted in [
         all.clone(),

@@ -2,5 +2,7 @@
 
 mod fixtures;
 mod node;
+mod pictures;
 mod selftest;
+mod trace;
 mod verdicts;

@@ -229,6 +229,7 @@ pub(crate) fn evidence(
         before: conditions(),
         after: conditions(),
         windows: windows.into(),
+        interruptions: None,
         hardware: Hardware::unobservable("a virtual machine"),
         actions_in_window: Vec::new(),
         troubles: Vec::new(),

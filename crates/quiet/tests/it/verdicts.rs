@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 use quiet::class::{Gate, Rules};
 use quiet::{
-    Action, Certificate, Drift, Hardware, Interrupt, JobClass, Outcome, QuietClass, Switch, Value,
-    Verdict, WindowName, judge, render,
+    Action, Certificate, Drift, Dropped, Hardware, Interrupt, Interruption, InterruptionKind,
+    Interruptions, JobClass, Outcome, QuietClass, Switch, Value, Verdict, WindowName, judge,
+    render,
 };
 
 use crate::node::{FILES, INTERRUPTS, SOFTIRQS, conditions, evidence};
@@ -148,7 +149,9 @@ proptest! {
     fn a_certificate_survives_json(
         class in any_class(), counter in prop::sample::select(counters()), events in 0_u64..4,
     ) {
-        let certificate = Certificate::new(evidence(class, 2, |_, _, node| node.add(counter, events)));
+        let mut evidence = evidence(class, 2, |_, _, node| node.add(counter, events));
+        evidence.interruptions = (events > 1).then(interruptions);
+        let certificate = Certificate::new(evidence);
         let json = serde_json::to_string(&certificate).unwrap();
         let back: Certificate = serde_json::from_str(&json).unwrap();
         prop_assert!(back.is_consistent());
@@ -334,6 +337,30 @@ fn the_node_must_not_act_within_a_window() {
     assert_eq!(judge(&evidence).verdict, Verdict::Noisy);
 }
 
+/// One on each of two CPUs, not all of them known.
+fn interruptions() -> Interruptions {
+    let event = |cpu| Interruption {
+        at_ns: 5_000_000_000,
+        cpu,
+        duration_ns: 1588,
+        kind: InterruptionKind::Softirq,
+        name: "TIMER:1".to_owned(),
+    };
+    Interruptions::Recorded {
+        dropped: vec![
+            Dropped {
+                cpu: 1,
+                count: Value::Measured(3),
+            },
+            Dropped {
+                cpu: 2,
+                count: Value::unobservable("no stats"),
+            },
+        ],
+        events: vec![event(1), event(2)],
+    }
+}
+
 /// Field paths without what values and free keys are made of.
 fn fields(json: &serde_json::Value, path: &str, found: &mut Vec<String>) {
     match json {
@@ -357,7 +384,9 @@ fn fields(json: &serde_json::Value, path: &str, found: &mut Vec<String>) {
 
 #[test]
 fn every_field_has_a_unit_and_a_source() {
-    let certificate = Certificate::new(evidence(JobClass::Compute, 1, |_, _, _| {}));
+    let mut evidence = evidence(JobClass::Compute, 1, |_, _, _| {});
+    evidence.interruptions = Some(interruptions());
+    let certificate = Certificate::new(evidence);
     let json = serde_json::to_value(&certificate.evidence).unwrap();
     let mut found = Vec::new();
     fields(&json, "", &mut found);
