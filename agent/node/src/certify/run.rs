@@ -359,18 +359,24 @@ impl Run {
         let spun = started.and_then(|canaries| {
             measured.own.extend(canaries.pids());
             let mut sampler = self.sampler(perch.cgroup(), None);
-            let mut watch = Watch::new(take(&sampler)?);
-            // a period more: no shorter between its first and last snapshot than was asked for
-            let end = Instant::now() + length + PERIOD;
-            while let Some(left) = end.checked_duration_since(Instant::now()) {
+            let first = take(&sampler)?;
+            let end_ns = first.taken_ns.saturating_add(nanos(length));
+            let mut watch = Watch::new(first);
+            // no shorter between its first and last snapshot than was asked for, however long the
+            // node takes for one
+            loop {
                 if self.parts.stop.is_cancelled() {
                     return Err("the node is going down".into());
                 }
-                std::thread::sleep(left.min(PERIOD));
-                if left <= PERIOD {
+                std::thread::sleep(PERIOD);
+                let last = raw_ns() >= end_ns;
+                if last {
                     sampler.look_for_residents();
                 }
                 watch.push(take(&sampler)?);
+                if last {
+                    break;
+                }
             }
             witness.after(name);
             Ok(watch.finish().named(name))
