@@ -69,13 +69,19 @@ fn a_series_holds_its_cpus_and_reports_the_spread_of_its_quiet_runs() {
     let id = answer.json()["id"].as_str().unwrap().to_owned();
     // between two runs nobody else gets the CPU either
     let path = format!("/stillmetal/v1/runs/{id}");
+    let running = || {
+        let status = node.node.get(Client::User, &path).unwrap().json();
+        status["state"] == "running"
+    };
     let mut refusals = 0;
-    while node.node.get(Client::User, &path).unwrap().json()["state"] == "running" {
+    while running() {
         let command = ["run", "--rm", "--cpuset-cpus", "1", "busybox", "true"];
-        let said = node.user.run(command).unwrap().error_text();
-        if said.is_empty() {
-            continue; // it ended in between
+        let output = node.user.run(command).unwrap();
+        if output.success() {
+            assert!(!running(), "the CPU was given away within the series");
+            break;
         }
+        let said = output.error_text();
         assert!(said.contains("stillmetal-run-"), "{said}");
         refusals += 1;
     }
