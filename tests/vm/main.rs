@@ -18,5 +18,6 @@ mod look;
 mod machines;
 mod placement;
 mod power;
+mod selftest;
 mod shared;
 mod transcript;

@@ -275,7 +275,6 @@ mod tests {
             assert_eq!(tree.snapshot(), before, "{error}");
             error
         };
-        tree().set(&format!("{ROOT}/cgroup.controllers"), "");
         assert!(matches!(refused(&tree(), 1000), HostError::NotRoot));
         assert!(matches!(refused(&FakeTree::new(), 0), HostError::NoCgroups));
         let served = tree();
@@ -321,7 +320,11 @@ mod tests {
         let path = format!("{ROOT}/cgroup.subtree_control");
         tree.set(&path, "memory pids");
         drop(Controllers::enable(&tree).unwrap());
-        let wrote: Vec<String> = tree.writes().into_iter().map(|(_, text)| text).collect();
+        let wrote: Vec<String> = tree
+            .take_writes()
+            .into_iter()
+            .map(|(_, text)| text)
+            .collect();
         assert_eq!(wrote, ["+cpuset", "+cpu", "-cpuset", "-cpu"]);
     }
 }
