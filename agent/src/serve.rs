@@ -138,7 +138,8 @@ async fn serve(
         plan: Arc::clone(&plan),
     };
     let selftest = SelfTester::new(measuring.clone());
-    selftest.clear_up();
+    // nothing else is done before, so it may block
+    tokio::task::block_in_place(|| selftest.clear_up());
     let certifier = Arc::new(Certifier::new(measuring));
     let runs = Runs::new(runs::Parts {
         certifier: Arc::clone(&certifier),

@@ -20,5 +20,6 @@ mod machines;
 mod placement;
 mod power;
 mod runs;
+mod selftest;
 mod shared;
 mod transcript;

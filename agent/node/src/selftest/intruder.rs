@@ -42,13 +42,19 @@ impl Intruder {
     /// # Errors
     /// What could not be done, in words.
     pub(super) fn start(agent: &Path, cgroup: &str, act: Act) -> Result<Self, String> {
-        let mut child = Command::new(agent)
+        let mut command = Command::new(agent);
+        command
             .args(["enter", "--cgroup", cgroup, "--oom-score-adj=0", "--"])
             .arg(agent)
             .args(["disturb", "--times", &act.times.to_string()])
             .args(["--run-us", &act.run.as_micros().to_string()])
             .args(["--sleep-us", &act.sleep.as_micros().to_string()])
-            .env_clear()
+            .env_clear();
+        Self::ready(&mut command)
+    }
+
+    fn ready(command: &mut Command) -> Result<Self, String> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -138,23 +144,11 @@ impl Drop for Intruder {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
-    const ACT: Act = Act {
-        times: 1,
-        run: Duration::from_millis(1),
-        sleep: Duration::ZERO,
-    };
-
-    /// A shell script in the agent's place.
+    /// A shell in the agent's place.
     fn start(script: &str) -> Result<Intruder, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let agent = folder.path().join("agent");
-        std::fs::write(&agent, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
-        Intruder::start(&agent, "/x", ACT)
+        Intruder::ready(Command::new("/bin/sh").args(["-c", script]))
     }
 
     fn done(intruder: &mut Intruder) -> Result<bool, String> {

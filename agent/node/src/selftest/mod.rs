@@ -2,32 +2,35 @@
 //! person reads whether this node can prove quiet, and what it cannot see.
 //!
 //! ```text
-//! here     who may run it, on which CPU, one at a time; the claim is always given back
-//! seat     silence and the probes, on one CPU
-//! intruder the foreign thread    knob     what is turned is put back
-//! host     the same without a serving agent (`stillmetal-agent selftest`)
+//! here        who may run it, on which CPU, one at a time; the claim is always given back
+//! seat        silence and the probes, on one CPU
+//! intruder    the foreign thread
+//! knob        what is turned is put back
+//! standalone  the same without a serving agent (`stillmetal-agent selftest`)
 //! ```
 //!
 //! It uses the canary, sampler and guard of certified runs, and `quiet` judges it by the rules of a
 //! certificate: what it does not see, no certificate would.
 
-mod host;
 mod intruder;
 mod knob;
 mod seat;
+mod standalone;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ::host::cgroup::Cgroups;
 use cpulist::CpuSet;
+use host::cgroup::Cgroups;
 use policy::Denial;
 use quiet::selftest::SelfTest;
+use stillmetal_proxy::Placement;
 
-pub use host::{Host, HostError};
+pub use standalone::{Host, HostError};
 
+use crate::certify::desk::Desk;
 use crate::certify::{GATE, Parts};
 use crate::cgroups;
 use crate::placement::ledger::{Holder, Token, Wish};
@@ -150,11 +153,16 @@ impl SelfTester {
             ));
         }
         let running = Running(Arc::clone(&self.running));
-        if self.parts.report().is_none() {
+        let Some(report) = self.parts.report() else {
             return Err(Denial {
                 status: 503,
                 message: "tuning has not finished: ask again".into(),
             });
+        };
+        if let Some(unfit) = self.parts.placer.facts().unfit {
+            let why = format!("the node is unfit for pinned work: {unfit}");
+            let hypervisor = Some(report.hypervisor);
+            return Ok(seat::impossible(&*self.parts.tree, hypervisor, why));
         }
         if wanted.company == Company::Refuse {
             let claims = self.parts.placer.claims();
@@ -205,6 +213,7 @@ impl SelfTester {
             if claim.holder == Holder::SelfTest {
                 tracing::warn!(cpus = %claim.cpus, "freed after a self-test that was killed");
                 end_all(tree, &token);
+                Desk::at(&self.parts.run_dir, &token).close();
                 self.parts.placer.release(&token);
             }
         }
@@ -212,7 +221,7 @@ impl SelfTester {
 }
 
 /// Kills what runs below a claim's cgroup and waits for its end.
-fn end_all(tree: &dyn ::host::Tree, token: &Token) {
+fn end_all(tree: &dyn host::Tree, token: &Token) {
     let name = cgroups::partition_name(token);
     let cgroups = Cgroups::new(tree);
     if let Err(error) = cgroups.kill(&name) {

@@ -86,7 +86,12 @@ impl Seat<'_> {
         let partition = cgroups::partition_name(self.token);
         let cpus = CpuSet::from_iter([self.cpu]);
         let left_behind = RefCell::default();
-        let mut ground = self.ground(cpus.clone());
+        let mut ground = ground(
+            &**self.tree,
+            self.hypervisor,
+            cpus.clone(),
+            self.housekeeping.clone(),
+        );
         let mut trials = Vec::new();
         let mut witness = self.witness(&cpus);
         let silence = self
@@ -167,29 +172,47 @@ impl Seat<'_> {
         let company = Perch::named(self.tree, &parent, "disturb")?;
         Ok((desk, canary, company))
     }
+}
 
-    /// The evidence of a run without a job.
-    fn ground(&self, job_cpus: CpuSet) -> Evidence {
-        Evidence {
-            run_id: format!("selftest-{}", raw_ns()),
-            container_id: String::new(),
-            image: String::new(),
-            argv: Vec::new(),
-            class: JobClass::Compute,
-            tick_mode: TickMode::NohzFull,
-            platform: platform(&**self.tree, self.hypervisor),
-            job_cpus,
-            housekeeping_cpus: self.housekeeping.clone(),
-            before: Conditions::default(),
-            after: Conditions::default(),
-            windows: Vec::new(),
-            interruptions: None,
-            hardware: Hardware::unobservable("nobody has asked it"),
-            actions_in_window: Vec::new(),
-            troubles: Vec::new(),
-            job: JobOutcome::default(),
-        }
+/// The evidence of a run without a job.
+fn ground(
+    tree: &dyn Tree,
+    hypervisor: Option<bool>,
+    job_cpus: CpuSet,
+    housekeeping_cpus: CpuSet,
+) -> Evidence {
+    Evidence {
+        run_id: format!("selftest-{}", raw_ns()),
+        container_id: String::new(),
+        image: String::new(),
+        argv: Vec::new(),
+        class: JobClass::Compute,
+        tick_mode: TickMode::NohzFull,
+        platform: platform(tree, hypervisor),
+        job_cpus,
+        housekeeping_cpus,
+        before: Conditions::default(),
+        after: Conditions::default(),
+        windows: Vec::new(),
+        interruptions: None,
+        hardware: Hardware::unobservable("nobody has asked it"),
+        actions_in_window: Vec::new(),
+        troubles: Vec::new(),
+        job: JobOutcome::default(),
     }
+}
+
+/// The answer of a node that has no CPU to try it on.
+pub(super) fn impossible(tree: &dyn Tree, hypervisor: Option<bool>, why: String) -> SelfTest {
+    let now_ns = raw_ns();
+    SelfTest::judge(Findings {
+        ground: ground(tree, hypervisor, CpuSet::new(), CpuSet::new()),
+        started_ns: now_ns,
+        ended_ns: now_ns,
+        silence: Err(why),
+        trials: Vec::new(),
+        left_behind: Vec::new(),
+    })
 }
 
 fn unfounded() -> Trial {

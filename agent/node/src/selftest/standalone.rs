@@ -276,7 +276,6 @@ mod tests {
             assert_eq!(tree.snapshot(), before, "{error}");
             error
         };
-        tree().set(&format!("{ROOT}/cgroup.controllers"), "");
         assert!(matches!(refused(&tree(), 1000), HostError::NotRoot));
         assert!(matches!(refused(&FakeTree::new(), 0), HostError::NoCgroups));
         let served = tree();
