@@ -277,7 +277,7 @@ mod tests {
         let tracer = arm(&tree).unwrap();
         assert!(!tree.exists(LEFTOVER), "a killed agent's");
         let get = |file: &str| tree.get(&format!("{INSTANCE}/{file}")).unwrap();
-        assert_eq!(get("tracing_cpumask"), "00000002,00000002");
+        assert_eq!(get("tracing_cpumask"), "2,00000002");
         assert_eq!(get("events/osnoise/enable"), "1");
         assert_eq!(get("current_tracer"), "osnoise");
         drop(tracer);
