@@ -62,8 +62,7 @@ impl Query {
     }
 }
 
-/// Nanoseconds since 1970; the engine takes -1 for "not given". `None`: not readable.
-#[expect(clippy::option_option, reason = "not given and not readable differ")]
+/// Nanoseconds since 1970; the engine takes -1 for "not given" (`Some(None)`). `None`: not readable.
 fn instant(text: &str) -> Option<Option<i128>> {
     if text.is_empty() {
         return Some(None);
