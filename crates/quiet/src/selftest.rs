@@ -23,7 +23,7 @@ pub const SCHEMA: &str = "stillmetal-selftest/1";
 pub enum Trial {
     /// It was done. A knob that was turned while no canary spun has no window.
     Made {
-        window: Option<Window>,
+        window: Option<Box<Window>>,
         drift: Vec<Drift>,
     },
     /// There is nothing to disturb: this kernel or machine has no such thing.

@@ -386,7 +386,7 @@ impl Bench<'_> {
 
 fn seen(window: Window, drift: Vec<Drift>) -> Trial {
     Trial::Made {
-        window: Some(window),
+        window: Some(Box::new(window)),
         drift,
     }
 }

@@ -36,7 +36,7 @@ fn drift(knob: &str) -> Drift {
 
 fn made(events: &[(&str, u64)], involuntary: u64, knobs: &[&str]) -> Trial {
     Trial::Made {
-        window: Some(window(events, involuntary)),
+        window: Some(Box::new(window(events, involuntary))),
         drift: knobs.iter().copied().map(drift).collect(),
     }
 }
@@ -212,7 +212,7 @@ fn what_was_not_measured_is_not_seen() {
         node.add("CAL", 5);
     });
     let trial = Trial::Made {
-        window: Some(blind),
+        window: Some(Box::new(blind)),
         drift: Vec::new(),
     };
     let trials = vec![(Probe::Intrusions, trial)];
