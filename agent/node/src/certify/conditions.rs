@@ -299,3 +299,41 @@ fn watched(place: &Place<'_>) -> BTreeMap<String, String> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use host::fakes::FakeTree;
+
+    const GOVERNOR: &str = "/sys/devices/system/cpu/cpu1/cpufreq/scaling_governor";
+
+    #[test]
+    fn a_governor_that_is_flipped_while_the_job_runs_is_named_with_both_values() {
+        let tree = FakeTree::from_fixture(
+            "/sys/devices/system/cpu/cpu1/cpufreq/scaling_governor = performance\n\
+             /sys/devices/system/cpu/cpu1/cpufreq/scaling_min_freq = 3000000\n\
+             /sys/devices/system/cpu/cpu1/cpufreq/scaling_max_freq = 3000000\n",
+        );
+        let cpus = "1".parse().unwrap();
+        let place = Place {
+            tree: &tree,
+            cpus: &cpus,
+            partition: "stillmetal-t",
+            cgroup: "stillmetal-t/c",
+        };
+        let before = place.conditions(None);
+        let mut guard = Guard::new(&place, None);
+        guard.look();
+        assert_eq!(guard.found, [], "nothing has changed yet");
+        tree.set(GOVERNOR, "powersave\n");
+        guard.look();
+        // put back before the end: the conditions after the run would not show it
+        tree.set(GOVERNOR, "performance\n");
+        let drift = guard.finish();
+        assert_eq!(before.frequency, place.conditions(None).frequency);
+        assert_eq!(drift.len(), 1, "{drift:?}");
+        assert_eq!(drift[0].knob, "cpufreq of CPU 1");
+        assert!(drift[0].was.contains("performance"), "{drift:?}");
+        assert!(drift[0].found.contains("powersave"), "{drift:?}");
+    }
+}
