@@ -17,7 +17,8 @@ const SLOW: Duration = Duration::from_secs(240);
 
 /// A booted node, the stock docker client as user and as administrator.
 pub(super) struct Bed {
-    pub(super) node: Node,
+    /// Kept: the machine ends with it.
+    _node: Node,
     pub(super) user: Docker,
     admin: Docker,
     api: ApiClient,
@@ -44,13 +45,17 @@ pub(super) fn spin(seconds: u32) -> String {
 impl Bed {
     pub(super) fn boot(sides: &Sides, description: &VmBuilder) -> anyhow::Result<Self> {
         let node = Node::boot_ready(description, &sides.credentials)?;
+        eprintln!(
+            "bench: certificate: a node is up after {:.0} s",
+            node.vm.age().as_secs_f64()
+        );
         node.vm.wait_line("stillmetal: node fit", SLOW)?;
         let admin = node.docker(Client::Admin)?;
         admin.load(&images::busybox()?)?;
         let user = node.docker(Client::User)?;
         let api = node.api(Client::Admin)?.within(Duration::from_secs(90));
         Ok(Self {
-            node,
+            _node: node,
             user,
             admin,
             api,

@@ -22,7 +22,7 @@ const WATCHED: u32 = 30;
 
 pub(super) fn figures(bed: &Bed, wanted: &Wanted<'_>, busy: f64) -> anyhow::Result<Vec<Figure>> {
     let pid = bed.hand(
-        "for p in /hp/[0-9]*; do tr '\\0' ' ' < $p/cmdline | grep -q 'agent serve' && echo ${p#/hp/}; done; true",
+        "for p in /hp/[0-9]*; do tr '\\0' ' ' < $p/cmdline | grep -q 'agent[ ]serve' && echo ${p#/hp/}; done; true",
     )?;
     let pid: u32 = pid
         .split_whitespace()

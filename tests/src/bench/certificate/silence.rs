@@ -54,7 +54,11 @@ pub(super) fn figures(
     let after = read()?;
     let certificate = bed.certificate(&id)?;
     bed.remove(&id)?;
-    eprintln!("bench: certificate: {}", certificate.verdict);
+    let verdict = match certificate.verdict {
+        Verdict::Quiet => "verdict quiet".to_owned(),
+        other => format!("verdict {other}: {}", bed::said(&certificate)),
+    };
+    eprintln!("bench: certificate: {verdict}");
     let pre = bed::window(&certificate, WindowName::CanaryPre)?;
     ensure!(
         pre.start_ns <= before.taken_ns && after.taken_ns <= pre.end_ns,
@@ -88,7 +92,6 @@ pub(super) fn figures(
             .values(float(value), None)
             .met(value == 0)
     };
-    let verdict = format!("verdict {}", certificate.verdict);
     let unproven = |code: &str| certificate.unproven.iter().any(|found| found.code == code);
     let told = WITNESSES.iter().filter(|code| unproven(code)).count();
     let steps_a_second = float(sums.canary_steps) / sums.canary_seconds;
