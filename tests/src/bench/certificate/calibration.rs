@@ -26,7 +26,7 @@ pub(super) fn measure(sides: &Sides) -> anyhow::Result<Figure> {
     let description = sides
         .ours(3, &ConfigOptions::default())?
         .icount("shift=3,sleep=off");
-    let bed = Bed::boot(sides, &description)?;
+    let bed = Bed::boot_as_is(sides, &description)?;
     // two runnable threads on CPU 2: it must tick; whether they are certified does not matter
     let pair = "(while :; do :; done) & while :; do :; done";
     let ticking = bed.start(&Job {
