@@ -107,15 +107,17 @@ impl Bed {
         Ok(certificate)
     }
 
-    /// Waits until the program itself runs: no longer the canary, nor the gate before it.
-    pub(super) fn working(&self, id: &str) -> anyhow::Result<()> {
+    /// Waits until the program itself runs: no longer the canary, nor the gate before it. False: it
+    /// has ended already.
+    pub(super) fn working(&self, id: &str) -> anyhow::Result<bool> {
         let path = format!("/containers/{id}/top");
-        self.api
-            .wait_for("the job's program", &path, SLOW, |answer| {
-                let text = answer.text();
-                answer.status == 200 && text.contains("sh") && !text.contains(".stillmetal/gate")
-            })?;
-        Ok(())
+        // not `wait_for`: its patience with one answer is too short for a busy host
+        let found = poll(Deadline::after(SLOW), Duration::from_millis(200), || {
+            let answer = self.api.get(&path).ok()?;
+            let works = answer.status == 200;
+            (!works || !answer.text().contains(".stillmetal/gate")).then_some(works)
+        });
+        found.with_context(|| format!("the gate of {id} has not opened in {SLOW:?}"))
     }
 
     /// Waits for the certificate of a run.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use quiet::WindowName;
 use testkit::{ConfigOptions, Deadline, poll};
 
@@ -42,7 +42,7 @@ pub(super) fn measure(sides: &Sides) -> anyhow::Result<Figure> {
         canary_seconds: Some(1),
         script: &script,
     })?;
-    bed.working(&id)?;
+    ensure!(bed.working(&id)?, "the job was over too soon");
     let read = || observe::read(bed.api(), "/stillmetal/v1/counters?cpus=1-2");
     let before = read()?;
     let found = poll(Deadline::after(WITHIN), Duration::from_secs(1), || {

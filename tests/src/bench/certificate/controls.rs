@@ -1,6 +1,6 @@
 //! Negative controls: each makes a run noisy that would be quiet, and the certificate says why.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use quiet::{Certificate, Frequency, Verdict};
 use testkit::ConfigOptions;
 
@@ -131,7 +131,7 @@ fn during(bed: &Bed, control: &Control) -> anyhow::Result<Certificate> {
         canary_seconds: Some(1),
         script: &script,
     })?;
-    bed.working(&id)?;
+    ensure!(bed.working(&id)?, "the job was over too soon");
     let cgroup = format!("/node/fs/cgroup{}", bed.claim()?);
     let act = control.act.replace("CGROUP", &cgroup).replace("ID", &id);
     let acted = bed.hand(&format!("set -e; {act}"));

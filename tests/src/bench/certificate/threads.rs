@@ -24,7 +24,7 @@ pub(super) fn measure(bed: &Bed, busy: f64) -> anyhow::Result<Figure> {
         canary_seconds: Some(1),
         script: &script,
     })?;
-    bed.working(&id)?;
+    ensure!(bed.working(&id)?, "the job was over too soon");
     let mut last = State::read(bed, &id)?;
     let apart = poll(
         Deadline::after(APART_WITHIN),
