@@ -1,7 +1,8 @@
 //! `burn`: keep CPUs busy, and say how much CPU time each thread got.
 //!
 //! The smallest honest benchmark: if the sum stays well below `threads × seconds`, the threads
-//! shared a CPU, or somebody else ran there.
+//! shared a CPU, or somebody else ran there. With `--pulses` it is the smallest honest disturbance
+//! instead: a known number of short bursts, to see whether a certificate counts them.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use anyhow::Context;
 use clap::Args;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
+use stillmetal_node::cgroups;
 
 #[derive(Debug, Args)]
 pub(crate) struct BurnArguments {
@@ -19,9 +21,25 @@ pub(crate) struct BurnArguments {
     /// Threads, each an endless loop.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
     threads: u64,
+    /// That many bursts of one thread instead, with a pause between two of them.
+    #[arg(long, conflicts_with_all = ["seconds", "threads"], value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pulses: Option<u64>,
+    /// CPU time of each burst, ms.
+    #[arg(long, requires = "pulses", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pulse_ms: u64,
+    /// From the end of a burst to the next, ms.
+    #[arg(long, requires = "pulses", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pause_ms: u64,
+    /// Enter this cgroup (absolute name below the mount of cgroup v2) right before the first burst:
+    /// if it has one CPU, each burst interrupts whatever runs there exactly once.
+    #[arg(long, requires = "pulses")]
+    into: Option<String>,
 }
 
 pub(crate) fn run(arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
+    if let Some(pulses) = arguments.pulses {
+        return pulse(pulses, arguments);
+    }
     let length = Duration::from_secs(arguments.seconds);
     let workers: Vec<_> = (0..arguments.threads)
         .map(|_| std::thread::spawn(move || spin(length)))
@@ -52,6 +70,46 @@ fn spin(length: Duration) -> anyhow::Result<Duration> {
             std::hint::spin_loop();
         }
     }
+    cpu_time()
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> anyhow::Result<Duration> {
     let spent = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("thread CPU clock")?;
     Ok(spent.into())
+}
+
+/// The first burst begins as the cgroup is entered, and the process ends with the last one: it is
+/// on that cgroup's CPU `pulses` times and not once more. Without bursts it does not enter at all.
+fn pulse(pulses: u64, arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
+    let (length, pause) = (
+        Duration::from_millis(arguments.pulse_ms),
+        Duration::from_millis(arguments.pause_ms),
+    );
+    let before = cpu_time()?;
+    for number in 0..pulses {
+        if number > 0 {
+            std::thread::sleep(pause);
+        } else if let Some(cgroup) = &arguments.into {
+            let procs = format!("{}{cgroup}/cgroup.procs", cgroups::ROOT);
+            std::fs::write(&procs, "0").with_context(|| format!("enter {procs}"))?;
+        }
+        let end = cpu_time()? + length;
+        while cpu_time()? < end {
+            for _ in 0..100 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+    let spent = cpu_time()?.saturating_sub(before);
+    println!(
+        "{}",
+        json!({
+            "pulses": pulses,
+            "pulse_ms": arguments.pulse_ms,
+            "pause_ms": arguments.pause_ms,
+            "cpu_seconds_total": spent.as_secs_f64(),
+        })
+    );
+    Ok(ExitCode::SUCCESS)
 }

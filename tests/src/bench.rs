@@ -3,6 +3,7 @@
 //! our agent.
 
 pub mod boot;
+pub mod certificate;
 pub mod figure;
 pub mod image;
 pub mod proxy;

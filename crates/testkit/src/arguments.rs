@@ -34,7 +34,18 @@ impl VmBuilder {
             "-machine",
             "q35",
         ]);
-        add(&resources.accel.arguments());
+        match &self.icount {
+            // which excludes one thread for each CPU
+            Some(icount) => add(&[
+                "-accel",
+                "tcg,thread=single",
+                "-cpu",
+                "max",
+                "-icount",
+                icount,
+            ]),
+            None => add(&resources.accel.arguments()),
+        }
         add(&["-m", &format!("{}M", self.memory_mib), "-smp", &self.smp()?]);
         if self.numa_nodes > 1 {
             for node in 0..self.numa_nodes {
@@ -195,6 +206,14 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(!text.contains("-no-reboot"));
+    }
+
+    #[test]
+    fn a_clock_of_instructions_is_single_threaded() {
+        let text = line(&VmBuilder::new("x").icount("shift=3,sleep=off"), &[], &[]);
+        let wanted = "-accel tcg,thread=single -cpu max -icount shift=3,sleep=off -m";
+        assert!(text.contains(wanted), "{text}");
+        assert!(!text.contains("thread=multi"), "{text}");
     }
 
     #[test]

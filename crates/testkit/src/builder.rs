@@ -46,6 +46,7 @@ pub(crate) enum DiskContents {
 pub struct VmBuilder {
     pub(crate) name: String,
     pub(crate) accel: Option<Accel>,
+    pub(crate) icount: Option<String>,
     pub(crate) kernel: Option<PathBuf>,
     pub(crate) initrds: Vec<PathBuf>,
     pub(crate) cmdline: Cmdline,
@@ -70,6 +71,7 @@ impl VmBuilder {
         Self {
             name: name.into(),
             accel: None,
+            icount: None,
             kernel: None,
             initrds: Vec::new(),
             cmdline: Cmdline::default(),
@@ -98,6 +100,16 @@ impl VmBuilder {
     #[must_use]
     pub fn accel(mut self, accel: Accel) -> Self {
         self.accel = Some(accel);
+        self
+    }
+
+    /// Gives the guest a clock that counts its own instructions (QEMU's `-icount`, such as
+    /// `shift=3,sleep=off`): what it sees of time then has nothing to do with how busy the host is.
+    /// Always emulated, and all CPUs by one thread.
+    #[must_use]
+    pub fn icount(mut self, options: &str) -> Self {
+        self.accel = Some(Accel::Tcg);
+        self.icount = Some(options.into());
         self
     }
 

@@ -75,7 +75,7 @@ pub fn table(figures: &[Figure]) -> String {
         let [id, ours, theirs, unit, ratio, target, met, busy] = cells;
         writeln!(
             out,
-            "{id:<16} {ours:>12} {theirs:>12} {unit:<10} {ratio:>10}  {target:<38} {met:<5} {busy:>5}"
+            "{id:<24} {ours:>12} {theirs:>12} {unit:<10} {ratio:>10}  {target:<38} {met:<5} {busy:>5}"
         )
         .expect("writing to a String does not fail");
     };

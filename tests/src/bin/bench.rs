@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use stillmetal_tests::bench::figure::{Figure, table};
-use stillmetal_tests::bench::{boot, image, proxy, quiet, sides::Sides};
+use stillmetal_tests::bench::{boot, certificate, image, proxy, quiet, sides::Sides};
 use testkit::{Credentials, places};
 
 #[derive(Debug, Parser)]
@@ -32,7 +32,8 @@ fn main() -> anyhow::Result<()> {
     let credentials = Arc::new(Credentials::generate()?);
     let sides = Sides::prepare(&credentials)?;
     let mut figures: Vec<Figure> = Vec::new();
-    let groups: [(&[&str], &Measure<'_>); 5] = [
+    let certificates = certificate::ids();
+    let groups: [(&[&str], &Measure<'_>); 6] = [
         (&["image.bytes"], &|| image::bytes(&sides)),
         (&["boot.api", "boot.engine"], &|| {
             boot::pairs(&sides, arguments.pairs)
@@ -50,6 +51,7 @@ fn main() -> anyhow::Result<()> {
             ],
             &|| quiet::all(&sides),
         ),
+        (&certificates, &|| certificate::all(&sides, &wanted)),
         (&["proxy.run", "proxy.bulk"], &|| proxy::all(&sides)),
         (&["image.floor"], &|| image::floor(&sides)),
     ];
@@ -60,6 +62,7 @@ fn main() -> anyhow::Result<()> {
             figures.extend(measured.into_iter().filter(|figure| wanted(&figure.id)));
         }
     }
+    certificate::add_baseline(&mut figures);
     print!("{}", table(&figures));
     let path = places::build_dir().join("bench.json");
     std::fs::write(&path, serde_json::to_string_pretty(&figures)?)
