@@ -11,6 +11,8 @@ use nix::unistd::Pid;
 
 /// Longest file that [`Tree::read`] returns. Callers that expect more say so.
 pub const MAX_READ_BYTES: u64 = 1024 * 1024;
+/// Room that a read begins with.
+const ROOM_BYTES: usize = 4096;
 
 /// Files of /proc, /sys and the like. Paths are absolute, as on the running system
 /// (`/sys/devices/system/cpu/online`); the implementation puts its root before them.
@@ -224,7 +226,8 @@ impl Kept for KeptFile {
 }
 
 fn text_of(file: &File, limit: u64) -> io::Result<String> {
-    let mut bytes = Vec::new();
+    // osnoise/cpus of tracefs refuses (EINVAL) a read with less room than its whole text
+    let mut bytes = Vec::with_capacity(ROOM_BYTES);
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
         return Err(io::Error::new(

@@ -206,11 +206,7 @@ impl Picture<'_> {
         for window in &self.certificate.evidence.windows {
             let name = window.name.to_string();
             let length = LETTER * u64::try_from(name.len()).unwrap_or(0);
-            let x = self
-                .axis
-                .x(window.start_ns)
-                .whole()
-                .min(WIDTH - RIGHT - length);
+            let x = self.axis.x(window.start_ns).whole().min(WIDTH - length);
             let free = taken.iter().rposition(|end| *end <= x).unwrap_or(0);
             taken[free] = x + length;
             let y = NAME_ROWS[free];
@@ -243,7 +239,7 @@ impl Picture<'_> {
                 self.mark(out, event, y)?;
             }
         } else {
-            self.bins(out, events, y)?;
+            self.bins(out, kind, events, y)?;
         }
         writeln!(out, "</g>")
     }
@@ -263,7 +259,13 @@ impl Picture<'_> {
         )
     }
 
-    fn bins(&self, out: &mut String, events: &[&Interruption], y: u64) -> fmt::Result {
+    fn bins(
+        &self,
+        out: &mut String,
+        kind: InterruptionKind,
+        events: &[&Interruption],
+        y: u64,
+    ) -> fmt::Result {
         let mut bins: BTreeMap<u64, Vec<&Interruption>> = BTreeMap::new();
         for event in events {
             let since = event.at_ns.saturating_sub(self.axis.start_ns());
@@ -283,7 +285,7 @@ impl Picture<'_> {
             };
             writeln!(
                 out,
-                r#"<rect class="{density}" x="{}" y="{y}" width="{}" height="{}"><title>{} in {} from {}: {} in all, longest {} {}</title></rect>"#,
+                r#"<rect class="{density}" x="{}" y="{y}" width="{}" height="{}"><title>{} {kind} in {} from {}: {} in all, longest {} {}</title></rect>"#,
                 self.axis.x(from),
                 self.axis.width(from, to),
                 ROW - 2,
