@@ -1,8 +1,10 @@
 //! A process of this program that disturbs a CPU when it is told to (`stillmetal-agent disturb`).
 //!
 //! It lives on the CPU in a cgroup beside the canary's, so that the sampler takes it for a
-//! stranger. It says `ready`, acts when a byte comes, says `done`, and ends when its standard input
-//! does: with this process, whatever ends that.
+//! stranger. It says `ready`, runs each time that a byte comes, says `done`, and ends when its
+//! standard input does: with this process, whatever ends that. It is woken from here, from another
+//! CPU, because its own timer would wake it without an interrupt from elsewhere (*measured*: 20
+//! sleeps, no `RES`).
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -19,15 +21,6 @@ const POLL: Duration = Duration::from_millis(5);
 /// `ready` and `done` are shorter.
 const MAX_WORD: usize = 64;
 
-/// What it does when it is told to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Act {
-    /// How often it runs, and sleeps in between.
-    pub(super) times: u64,
-    pub(super) run: Duration,
-    pub(super) sleep: Duration,
-}
-
 pub(super) struct Intruder {
     child: Child,
     /// `None` once it is to end.
@@ -37,18 +30,17 @@ pub(super) struct Intruder {
 }
 
 impl Intruder {
-    /// Starts it in `cgroup` (absolute name) and waits until it sleeps there.
+    /// Starts it in `cgroup` (absolute name) and waits until it is there. It runs for `run` each
+    /// time.
     ///
     /// # Errors
     /// What could not be done, in words.
-    pub(super) fn start(agent: &Path, cgroup: &str, act: Act) -> Result<Self, String> {
+    pub(super) fn start(agent: &Path, cgroup: &str, run: Duration) -> Result<Self, String> {
         let mut command = Command::new(agent);
         command
             .args(["enter", "--cgroup", cgroup, "--oom-score-adj=0", "--"])
             .arg(agent)
-            .args(["disturb", "--times", &act.times.to_string()])
-            .args(["--run-us", &act.run.as_micros().to_string()])
-            .args(["--sleep-us", &act.sleep.as_micros().to_string()])
+            .args(["disturb", "--run-us", &run.as_micros().to_string()])
             .env_clear();
         Self::ready(&mut command)
     }
@@ -77,6 +69,10 @@ impl Intruder {
         }
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// # Errors
     /// When it has ended.
     pub(super) fn go(&mut self) -> Result<(), String> {
@@ -86,7 +82,7 @@ impl Intruder {
             .map_err(|error| format!("the intruder cannot be told: {error}"))
     }
 
-    /// Whether it has acted.
+    /// Whether it has run, once for each time that it was told.
     ///
     /// # Errors
     /// When it has ended, or says something else.

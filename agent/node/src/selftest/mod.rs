@@ -18,6 +18,7 @@ mod seat;
 mod standalone;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -183,6 +184,8 @@ impl SelfTester {
             let own = (parts.clone(), token.clone());
             let tested = tokio::task::spawn_blocking(move || test(&own.0, &own.1, &cpus)).await;
             parts.placer.release(&token);
+            // what could not be put back from within the partition
+            put_back(&*parts.tree, &parts.run_dir);
             if let Ok(test) = &tested {
                 tracing::info!(can_prove_quiet = %test.can_prove_quiet, "self-test");
                 let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,11 +207,6 @@ impl SelfTester {
     /// CPU, puts back its knob. Once, before anything is measured or tuned.
     pub fn clear_up(&self) {
         let tree = &*self.parts.tree;
-        match Undo::below(&self.parts.run_dir).replay(tree) {
-            Ok(None) => {}
-            Ok(Some(what)) => tracing::warn!(%what, "put back after a self-test that was killed"),
-            Err(why) => tracing::error!(%why, "a self-test that was killed left a knob turned"),
-        }
         for (token, claim) in self.parts.placer.claims() {
             if claim.holder == Holder::SelfTest {
                 tracing::warn!(cpus = %claim.cpus, "freed after a self-test that was killed");
@@ -217,6 +215,17 @@ impl SelfTester {
                 self.parts.placer.release(&token);
             }
         }
+        // outside of a partition, see `seat`
+        put_back(tree, &self.parts.run_dir);
+    }
+}
+
+/// Puts back a knob that is noted as turned.
+fn put_back(tree: &dyn host::Tree, run_dir: &Path) {
+    match Undo::below(run_dir).replay(tree) {
+        Ok(None) => {}
+        Ok(Some(what)) => tracing::warn!(%what, "put back late, after a self-test"),
+        Err(why) => tracing::error!(%why, "a self-test left a knob turned"),
     }
 }
 
@@ -241,7 +250,7 @@ fn test(parts: &Parts, token: &Token, cpus: &CpuSet) -> SelfTest {
         msrs: &*parts.msrs,
         run_dir: &parts.run_dir,
         agent: &parts.agent,
-        gate: std::path::Path::new(GATE),
+        gate: Path::new(GATE),
         token,
         cpu: cpus.first().unwrap_or_default(),
         housekeeping: report

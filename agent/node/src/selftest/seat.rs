@@ -18,7 +18,7 @@ use quiet::{
 use stillmetal_tune::Plan;
 use tokio_util::sync::CancellationToken;
 
-use super::intruder::{Act, Intruder};
+use super::intruder::Intruder;
 use super::knob::{LeftBehind, Turned, Undo};
 use crate::certify::canary::{Canaries, Perch};
 use crate::certify::conditions::Place;
@@ -45,16 +45,10 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(30);
 /// When the canary ends by itself: all probes at their deadlines.
 const LIFE: Duration = Duration::from_secs(300);
 
-const INTRUSION: Act = Act {
-    times: INTRUSIONS,
-    run: Duration::from_millis(1),
-    sleep: Duration::from_millis(50),
-};
-const COMPANY: Act = Act {
-    times: 1,
-    run: Duration::from_secs(1),
-    sleep: Duration::ZERO,
-};
+const INTRUSION: Duration = Duration::from_millis(1);
+const COMPANY: Duration = Duration::from_secs(1);
+const BETWEEN_INTRUSIONS: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(2);
 const STOPPED: &str = "the self-test was stopped";
 /// Quota and period, µs.
 const HALF: &str = "50000 100000";
@@ -236,8 +230,8 @@ impl Bench<'_> {
             return Trial::Failed(STOPPED.into());
         }
         let made = match probe {
-            Probe::Intrusions => self.intrude(INTRUSION),
-            Probe::SecondTask => self.intrude(COMPANY),
+            Probe::Intrusions => self.intrude(INTRUSIONS, INTRUSION),
+            Probe::SecondTask => self.intrude(1, COMPANY),
             Probe::Quota => self.quota(),
             Probe::Shootdowns => self.shootdowns(),
             Probe::FairServer => self.fair_server(),
@@ -281,27 +275,57 @@ impl Bench<'_> {
         }
     }
 
-    fn intrude(&self, act: Act) -> Result<Trial, String> {
+    /// Wakes a foreign thread so often, and each time only when it sleeps again.
+    fn intrude(&self, times: u64, run: Duration) -> Result<Trial, String> {
         let cgroup = format!("/{}", self.company.cgroup());
-        let mut intruder = Intruder::start(self.seat.agent, &cgroup, act)?;
+        let mut intruder = Intruder::start(self.seat.agent, &cgroup, run)?;
+        let asleep = format!("/proc/{}/stat", intruder.pid());
+        let (mut left, mut quiet_since) = (times, None);
         let (window, _intruder) = self.watch(
             || {
                 intruder.go()?;
-                Ok((intruder, None))
+                Ok(intruder)
             },
-            |(intruder, done), _| {
-                if done.is_none() && intruder.is_done()? {
-                    *done = Some(Instant::now());
+            |intruder, _| {
+                // a period's worth of them, so that snapshots are not late
+                let pause = Instant::now() + PERIOD;
+                while left > 0 && Instant::now() < pause {
+                    if !intruder.is_done()? {
+                        std::thread::sleep(POLL);
+                        continue;
+                    }
+                    left -= 1;
+                    if left == 0 {
+                        quiet_since = Some(Instant::now());
+                        break;
+                    }
+                    while !self.sleeps(&asleep) {
+                        if Instant::now() >= pause + PROBE_DEADLINE {
+                            return Err("the intruder did not go back to sleep".into());
+                        }
+                        std::thread::sleep(POLL);
+                    }
+                    std::thread::sleep(BETWEEN_INTRUSIONS);
+                    intruder.go()?;
                 }
-                Ok(done.is_some_and(|done: Instant| done.elapsed() >= ECHO))
+                Ok(quiet_since.is_some_and(|since: Instant| since.elapsed() >= ECHO))
             },
         )?;
         Ok(seen(window, Vec::new()))
     }
 
+    /// Whether a thread waits for something, by its `/proc/TID/stat`.
+    fn sleeps(&self, stat: &str) -> bool {
+        let stat = self.seat.tree.read(stat).unwrap_or_default();
+        stat.rsplit_once(')')
+            .is_some_and(|(_, tail)| tail.trim_start().starts_with('S'))
+    }
+
     fn quota(&self) -> Result<Trial, String> {
         let path = format!("{ROOT}/{}/cpu.max", self.place.cgroup);
-        self.turned(HALF, path, None, QUOTA)
+        let (window, drift, turned) = self.turned(HALF, path, None, QUOTA)?;
+        drop(turned);
+        Ok(seen(window, drift))
     }
 
     fn shootdowns(&self) -> Result<Trial, String> {
@@ -339,42 +363,56 @@ impl Bench<'_> {
                 "this kernel has no fair server, or does not show it ({path})"
             )));
         }
-        self.turned(FAIR_SERVER_NS, path, Some(&self.undo), FAIR_SERVER)
+        let (window, drift, turned) =
+            self.turned(FAIR_SERVER_NS, path, Some(&self.undo), FAIR_SERVER)?;
+        // In an isolated partition Linux 6.12 may refuse to take the server's share back (EBUSY,
+        // *measured* on a CPU with a tick), by the bandwidth limit of a root domain that never heard
+        // of sched_rt_runtime_us=-1. Outside there is no limit.
+        let outside = self.partition()?.map(|path| self.member(path)).transpose();
+        drop(turned);
+        outside.map(|_back| seen(window, drift))
     }
 
-    /// A knob turned for a while, seen in the counters and by the look at the knobs.
-    fn turned(
-        &self,
+    /// A knob turned for a while, seen in the counters and by the look at the knobs; it is still
+    /// turned.
+    fn turned<'b>(
+        &'b self,
         value: &str,
         path: String,
-        undo: Option<&Undo>,
+        undo: Option<&'b Undo>,
         length: Duration,
-    ) -> Result<Trial, String> {
+    ) -> Result<(Window, Vec<Drift>, Turned<'b>), String> {
         let guard = Guard::new(self.place, self.seat.plan);
         let tree = &**self.seat.tree;
         let (window, turned) = self.watch(
             || Turned::to(value, path, tree, undo, self.left_behind),
             |_, spent| Ok(spent >= length),
         )?;
-        let drift = guard.finish();
-        drop(turned);
-        Ok(seen(window, drift))
+        Ok((window, guard.finish(), turned))
+    }
+
+    /// The state file of the claim's partition; `None` if it needs none.
+    fn partition(&self) -> Result<Option<String>, String> {
+        let path = format!("{ROOT}/{}/cpuset.cpus.partition", self.place.partition);
+        let state = self.seat.tree.read(&path);
+        let state = state.map_err(|error| format!("read {path}: {error}"))?;
+        Ok((state.trim() != "member").then_some(path))
+    }
+
+    /// Dissolves the partition until the value goes.
+    fn member(&self, path: String) -> Result<Turned<'_>, String> {
+        Turned::to("member", path, &**self.seat.tree, None, self.left_behind)
     }
 
     /// Of the claim's own cgroup, which goes with it. Takes a few ms; seen by the look at the knobs.
     fn dissolve(&self) -> Result<Trial, String> {
-        let path = format!("{ROOT}/{}/cpuset.cpus.partition", self.place.partition);
-        let tree = &**self.seat.tree;
-        let before = tree
-            .read(&path)
-            .map_err(|error| format!("read {path}: {error}"))?;
-        if before.trim() == "member" {
+        let Some(path) = self.partition()? else {
             return Ok(Trial::Inapplicable(
                 "the CPU was isolated at boot (isolcpus=) and needs no partition".into(),
             ));
-        }
+        };
         let guard = Guard::new(self.place, self.seat.plan);
-        let turned = Turned::to("member", path, tree, None, self.left_behind)?;
+        let turned = self.member(path)?;
         let drift = guard.finish();
         drop(turned);
         Ok(Trial::Made {

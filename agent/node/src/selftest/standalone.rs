@@ -11,9 +11,9 @@ use quiet::selftest::SelfTest;
 use stillmetal_tune::topology;
 use tokio_util::sync::CancellationToken;
 
-use super::end_all;
 use super::knob::Undo;
 use super::seat::Seat;
+use super::{end_all, put_back};
 use crate::cgroups;
 use crate::placement::ledger::Token;
 
@@ -96,15 +96,15 @@ impl Host {
         let topology = topology::read(tree);
         // one at a time, under one name: what a killed one left is found again
         let token = Token("selftest".into());
-        let undo = Undo::below(&self.run_dir);
-        undo.replay(tree)
-            .map_err(|why| HostError::LeftBehind { why })?;
         end_all(tree, &token);
         let name = cgroups::partition_name(&token);
         cgroups::remove_partition(tree, &name).map_err(|source| HostError::Partition {
             cpu: cpu.unwrap_or_default(),
             source,
         })?;
+        let undo = Undo::below(&self.run_dir);
+        undo.replay(tree)
+            .map_err(|why| HostError::LeftBehind { why })?;
         let cpu = choose(tree, &topology.isolated, cpu)?;
         let cpus = CpuSet::from_iter([cpu]);
         let node = topology
@@ -119,7 +119,7 @@ impl Host {
             cgroups::make_partition(tree, &name, &cpus, &mems)
         };
         made.map_err(|source| HostError::Partition { cpu, source })?;
-        let _partition = Partition { tree, name };
+        let partition = Partition { tree, name };
         let seat = Seat {
             tree: &self.tree,
             msrs: &DevCpu::live(),
@@ -134,7 +134,11 @@ impl Host {
             plan: None,
             stop: &self.stop,
         };
-        Ok(seat.test())
+        let test = seat.test();
+        drop(partition);
+        // what could not be put back from within the partition
+        put_back(tree, &self.run_dir);
+        Ok(test)
     }
 }
 

@@ -34,11 +34,13 @@ pub enum Probe {
 }
 
 impl Probe {
-    /// In the order in which they are tried.
+    /// In the order in which they are tried. Those that bring another thread come after the quota: a
+    /// CPU asks whether it may stop its tick when a thread comes or goes, and without one the tick
+    /// stays after the quota is gone (*measured*; kernel/sched/core.c, `sched_can_stop_tick`).
     pub const ALL: [Self; 6] = [
+        Self::Quota,
         Self::Intrusions,
         Self::SecondTask,
-        Self::Quota,
         Self::Shootdowns,
         Self::FairServer,
         Self::Partition,
