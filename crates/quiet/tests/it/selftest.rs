@@ -102,7 +102,7 @@ fn a_silent_node_that_sees_every_probe_can_prove_quiet() {
         text.starts_with("this node can prove quiet: YES, as far as the operating system tells\n"),
         "{text}"
     );
-    assert!(text.contains("RES 20 (19 to 21)"), "{text}");
+    assert!(text.contains("CAL 20 (19 to 21)"), "{text}");
     assert!(
         text.contains("what it cannot see:\n  system management"),
         "{text}"
@@ -123,8 +123,8 @@ fn a_probe_of_which_too_little_or_too_much_is_counted_is_not_seen() {
         ),
         (
             Probe::Intrusions,
-            made(&[("timeslices", 40), ("RES", 18), ("CAL", 20)], 20, &[]),
-            "RES 18 (19 to 21)",
+            made(&[("timeslices", 40), ("CAL", 18)], 20, &[]),
+            "CAL 18 (19 to 21)",
         ),
         (
             Probe::Intrusions,
@@ -167,8 +167,8 @@ fn a_probe_of_which_too_little_or_too_much_is_counted_is_not_seen() {
         ),
         (
             Probe::FairServer,
-            made(&[("LOC", 1)], 0, &["fair server of CPU 1"]),
-            "LOC+RES+CAL 1 (at least 2)",
+            made(&[], 0, &["fair server of CPU 1"]),
+            "LOC+RES+CAL 0 (at least 1)",
         ),
         (
             Probe::FairServer,
@@ -206,10 +206,9 @@ fn a_probe_of_which_too_little_or_too_much_is_counted_is_not_seen() {
 #[test]
 fn what_was_not_measured_is_not_seen() {
     let mut node = Node::new(1);
-    node.hidden.insert("RES".to_owned());
+    node.hidden.insert("CAL".to_owned());
     let blind = node.watch(WindowName::CanaryPre, |_, node| {
         node.add("timeslices", 15);
-        node.add("CAL", 5);
     });
     let trial = Trial::Made {
         window: Some(Box::new(blind)),
@@ -218,12 +217,12 @@ fn what_was_not_measured_is_not_seen() {
     let trials = vec![(Probe::Intrusions, trial)];
     let test = SelfTest::judge(test(Ok(window(&[], 0)), trials));
     assert_eq!(test.probes[0].sight, Sight::NotSeen);
-    let res = &test.probes[0].findings[2];
+    let calls = &test.probes[0].findings[2];
     assert_eq!(
-        (&*res.figure, &res.found),
-        ("interrupts.RES", &Value::Absent)
+        (&*calls.figure, &calls.found),
+        ("interrupts.CAL", &Value::Absent)
     );
-    assert!(test.reasons[0].text.contains("RES not counted"));
+    assert!(test.reasons[0].text.contains("CAL not counted"));
 }
 
 #[test]
