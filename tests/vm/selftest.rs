@@ -171,8 +171,9 @@ fn an_agent_killed_in_the_middle_leaves_nothing_turned_or_held() {
         .run_ok(["exec", "-d", "observer", "sh", "-c", &kill])
         .unwrap();
     let api = at.node.api(Client::Admin).unwrap().within(WITHIN);
-    let cut_off = api.get(&format!("{RUN}?cpu=1"));
-    assert!(cut_off.is_err(), "the agent was killed in the middle");
+    // on an overloaded host there may be no silence to begin with, and so no probe
+    let cut_off = (0..5).any(|_| api.get(&format!("{RUN}?cpu=1")).is_err());
+    assert!(cut_off, "the agent was killed in the middle");
     look::eventually("the agent is back and the CPU is free", || {
         let answer = at.node.get(Client::Admin, "/stillmetal/v1/node");
         answer.is_ok_and(|answer| {
