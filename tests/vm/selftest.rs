@@ -159,7 +159,7 @@ fn whoever_uses_an_isolated_cpu_is_not_disturbed() {
 fn an_agent_killed_in_the_middle_leaves_nothing_turned_or_held() {
     let at = look::shared();
     nothing_pinned(at);
-    let before = state(at);
+    let mut before = state(at);
     let server = "/sys/kernel/debug/sched/fair_server/cpu1/runtime";
     // from within, and at once: the fair server is on for 3 s only
     let kill = format!(
@@ -184,10 +184,18 @@ fn an_agent_killed_in_the_middle_leaves_nothing_turned_or_held() {
     });
     nothing_pinned(at);
     assert_eq!(at.node.get(Client::User, LAST).unwrap().status, 404);
-    let mut after = state(at);
-    // the new agent found the knobs as the old one had set them
-    after["knobs"] = before["knobs"].clone();
-    assert_eq!(after, before);
+    // the new agent's report is its own: it found the knobs as the old one had set them, and knows
+    // nothing of what drifted in earlier tests
+    before["drift"] = serde_json::json!([]);
+    let mut after = Value::Null;
+    let mut same = || {
+        after = state(at);
+        after["knobs"] = before["knobs"].clone();
+        after == before
+    };
+    if !(0..20).any(|_| same()) {
+        assert_eq!(after, before);
+    }
 }
 
 #[test]

@@ -18,11 +18,15 @@ use stillmetal_proxy::{EngineGate, EngineStatus, StoreSpace};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use process::Process;
 pub use spec::{EngineOptions, EngineSpec, ServiceSpec};
 
 /// How long a start may take before it counts as failed. Five seconds are usual under TCG
 /// (appliance.md §2.3); a machine that swaps or is overloaded may need a minute.
 const READY_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long each process may take to leave by itself, before it is killed.
+const STOP_GRACE: Duration = Duration::from_secs(8);
 
 /// On the file system with the images: `data-root` in daemon.json, and containerd's state.
 const IMAGE_STORE: &str = "/var/lib";
@@ -148,7 +152,9 @@ fn pause(attempt: u32) -> Duration {
 }
 
 /// Brings both up, reports ready, and returns why one of them ended. A containerd that is still
-/// alive is kept when only dockerd died, and the other way round: `process::hold` adopts.
+/// alive is kept when only dockerd died (`process::hold` adopts). With a new containerd comes a
+/// new dockerd: one that lost its event stream is never told of the exits it missed, and would
+/// call a dead container running for good; a new one looks at each container as it starts.
 async fn run_once(
     spec: &EngineSpec,
     state: &watch::Sender<EngineState>,
@@ -164,14 +170,18 @@ async fn run_once(
         });
         let mut process = match process::hold(service).await {
             Ok(process) => process,
-            Err(error) => return telemetry(&error),
+            Err(error) => return crate::chain(&error),
         };
+        let is_new = matches!(process, Process::Child(_));
         tokio::select! {
             () = shutdown.cancelled() => return "shutdown".into(),
             end = process.ended() => return format!("{} ended: {end}", service.name),
             ready = (service.ready)(deadline) => if let Err(why) = ready {
                 return format!("{} is not ready: {why}", service.name);
             }
+        }
+        if is_new && service.name == spec.containerd.name {
+            process::stop(&spec.dockerd, STOP_GRACE).await;
         }
         held.push((service.name, process));
     }
@@ -191,11 +201,76 @@ async fn run_once(
 /// dockerd first: it still needs containerd to leave cleanly.
 async fn stop_both(spec: &EngineSpec) {
     for service in [&spec.dockerd, &spec.containerd] {
-        process::stop(service, Duration::from_secs(8)).await;
+        process::stop(service, STOP_GRACE).await;
     }
 }
 
-/// An error with its causes, for a state text.
-fn telemetry(error: &dyn std::error::Error) -> String {
-    crate::chain(error)
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn service(name: &'static str, folder: &Path) -> ServiceSpec {
+        ServiceSpec {
+            name,
+            name_text: name.into(),
+            command: ["sleep", "1000"].map(Into::into).to_vec(),
+            env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            identity: folder.join(name),
+            ready: Box::new(|_| Box::pin(std::future::ready(Ok(())))),
+        }
+    }
+
+    fn pid(folder: &Path, name: &str) -> Option<i32> {
+        let text = std::fs::read_to_string(folder.join(name)).ok()?;
+        let identity: serde_json::Value = serde_json::from_str(&text).ok()?;
+        i32::try_from(identity["pid"].as_i64()?).ok()
+    }
+
+    /// Kills one of the two, and returns the pids before and after the engine is ready again.
+    async fn after_killing(victim: &str) -> [(i32, i32); 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let names = ["containerd", "dockerd"];
+        let spec = EngineSpec {
+            containerd: service(names[0], at),
+            dockerd: service(names[1], at),
+            socket: at.join("socket"),
+        };
+        let shutdown = CancellationToken::new();
+        let (engine, task) = Engine::start(spec, shutdown.clone());
+        let mut states = engine.watch();
+        let limit = Duration::from_secs(60);
+        let mut ready = async || {
+            let is_ready = |state: &EngineState| matches!(state, EngineState::Ready { .. });
+            let waited = tokio::time::timeout(limit, states.wait_for(is_ready)).await;
+            drop(waited.expect("ready in time").unwrap());
+            names.map(|name| pid(at, name).unwrap())
+        };
+        let before = ready().await;
+        let killed = nix::unistd::Pid::from_raw(pid(at, victim).unwrap());
+        nix::sys::signal::kill(killed, nix::sys::signal::SIGKILL).unwrap();
+        let mut failed = engine.watch();
+        let left = failed.wait_for(|state| !matches!(state, EngineState::Ready { .. }));
+        drop(tokio::time::timeout(limit, left).await.unwrap().unwrap());
+        let after = ready().await;
+        shutdown.cancel();
+        tokio::time::timeout(limit, task).await.unwrap().unwrap();
+        [(before[0], after[0]), (before[1], after[1])]
+    }
+
+    #[tokio::test]
+    async fn a_containerd_outlives_its_dockerd() {
+        let [containerd, dockerd] = after_killing("dockerd").await;
+        assert_eq!(containerd.0, containerd.1);
+        assert_ne!(dockerd.0, dockerd.1);
+    }
+
+    #[tokio::test]
+    async fn a_new_containerd_gets_a_new_dockerd() {
+        let [containerd, dockerd] = after_killing("containerd").await;
+        assert_ne!(containerd.0, containerd.1);
+        assert_ne!(dockerd.0, dockerd.1);
+    }
 }

@@ -121,21 +121,28 @@ pub(super) async fn hold(service: &ServiceSpec) -> Result<Process, ProcessError>
     Ok(Process::Child(child))
 }
 
-/// SIGTERM, and SIGKILL after `grace`. Returns when it is gone, or killed.
+/// SIGTERM, and SIGKILL after `grace`. Returns when it is gone, at the latest 2 s after the kill.
 pub(super) async fn stop(service: &ServiceSpec, grace: Duration) {
     let Some(identity) = Identity::read(&service.identity).filter(|known| known.is_alive()) else {
         return;
     };
-    let deadline = Instant::now() + grace;
     signal(identity, Signal::SIGTERM);
+    if !is_gone_within(identity, grace).await {
+        tracing::warn!(service = service.name, "did not end on SIGTERM: killed");
+        signal(identity, Signal::SIGKILL);
+        is_gone_within(identity, Duration::from_secs(2)).await;
+    }
+}
+
+async fn is_gone_within(identity: Identity, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
     while identity.is_alive() {
         if Instant::now() >= deadline {
-            tracing::warn!(service = service.name, "did not end on SIGTERM: killed");
-            signal(identity, Signal::SIGKILL);
-            return;
+            return false;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    true
 }
 
 fn signal(identity: Identity, signal: Signal) {
