@@ -21,26 +21,20 @@ fn run(node: &Node, query: &str) -> Answer {
 /// What a self-test turns, and what it could leave behind.
 fn state(at: &Looked<'_>) -> Value {
     let status = look::status(at);
-    let server = |cpu| {
-        let path = format!("/sys/kernel/debug/sched/fair_server/cpu{cpu}/runtime");
-        look::host_file(at, &path)
-    };
-    let shell = |script: &str| {
-        let command = ["exec", "observer", "sh", "-c", script];
-        at.docker.run_ok(command).unwrap().text()
-    };
+    // the brackets: the pattern does not find itself
+    let script = "cat /host/sys/kernel/debug/sched/fair_server/cpu[12]/runtime; \
+                  ls -d /host/sys/fs/cgroup/*/; cat /host/sys/fs/cgroup/cpuset.cpus.isolated; \
+                  ls /host/run/stillmetal/gates; ls /host/run/stillmetal | grep selftest; \
+                  for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done \
+                  | grep -E '[s]tillmetal-canary|[d]isturb --times'; true";
+    let command = ["exec", "observer", "sh", "-c", script];
+    let host = at.docker.run_ok(command).unwrap().text();
     serde_json::json!({
         "state": status["state"],
         "claims": status["claims"],
         "knobs": status["tuning"]["knobs"],
         "drift": status["tuning"]["drift"],
-        "fair_servers": [server(1), server(2)],
-        "cgroups": shell("ls -d /host/sys/fs/cgroup/*/"),
-        "isolated": look::host_file(at, "/sys/fs/cgroup/cpuset.cpus.isolated"),
-        "gates": shell("ls /host/run/stillmetal/gates"),
-        "notes": shell("ls /host/run/stillmetal | grep selftest || true"),
-        "processes": shell("for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done \
-                            | grep -E 'stillmetal-canary|disturb --times' || true"),
+        "host": host.lines().collect::<Vec<_>>(),
     })
 }
 
@@ -194,6 +188,8 @@ fn an_agent_killed_in_the_middle_leaves_nothing_turned_or_held() {
         after == before
     };
     if !(0..20).any(|_| same()) {
+        assert_eq!(after["host"], before["host"]);
+        assert_eq!(after["drift"], before["drift"]);
         assert_eq!(after, before);
     }
 }

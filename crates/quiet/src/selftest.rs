@@ -212,6 +212,13 @@ impl SelfTest {
         }
     }
 
+    /// Whether nothing speaks against it but that the sampler was late: then another attempt may tell.
+    #[must_use]
+    pub fn is_late(ground: &Evidence, window: &Window) -> bool {
+        let against = against(ground, window);
+        !against.is_empty() && against.iter().all(|reason| reason.code == "sampler_late")
+    }
+
     /// Whether nothing speaks against a canary that spun alone: only then do probes show anything.
     #[must_use]
     pub fn is_silent(ground: &Evidence, window: &Window) -> bool {

@@ -14,6 +14,8 @@ pub const INTRUSIONS: u64 = 20;
 pub const SHOOTDOWNS: u64 = 20;
 /// The tick comes back for a second of company; a loaded emulator may lose most of 250.
 const TICKS: u64 = 10;
+/// Half of the time there is nothing to tick for; more than a quiet CPU may have.
+const THROTTLED_TICKS: u64 = 3;
 
 /// A known disturbance of a CPU on which one thread spins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,7 +80,7 @@ impl Probe {
                 at_least(F::InvoluntarySwitches, 1),
             ],
             Self::Quota => vec![
-                at_least(F::Interrupt("LOC"), TICKS),
+                at_least(F::Interrupt("LOC"), THROTTLED_TICKS),
                 at_least(F::NrThrottled, 1),
                 at_least(F::Drift("cpu.max"), 1),
             ],

@@ -111,7 +111,7 @@ fn a_silent_node_that_sees_every_probe_can_prove_quiet() {
 /// Each expectation of each probe, one event short or one too many.
 #[test]
 fn a_probe_of_which_too_little_or_too_much_is_counted_is_not_seen() {
-    let short: [(Probe, Trial, &str); 11] = [
+    let short: [(Probe, Trial, &str); 12] = [
         (
             Probe::Intrusions,
             made(&[("timeslices", 39), ("RES", 20), ("CAL", 20)], 20, &[]),
@@ -121,6 +121,11 @@ fn a_probe_of_which_too_little_or_too_much_is_counted_is_not_seen() {
             Probe::Intrusions,
             made(&[("timeslices", 40), ("RES", 9), ("CAL", 9)], 20, &[]),
             "RES+CAL 18 (at least 19)",
+        ),
+        (
+            Probe::Shootdowns,
+            made(&[("TLB", 20), ("CAL", 22)], 0, &[]),
+            "CAL 22 (19 to 21)",
         ),
         (
             Probe::SecondTask,
@@ -248,6 +253,19 @@ fn a_node_that_is_not_silent_or_not_set_up_says_why() {
     assert_eq!(codes(&noisy), ["interrupts.LOC"]);
     assert!(!SelfTest::is_silent(&ground(), &window(&[("RES", 1)], 0)));
     assert!(SelfTest::is_silent(&ground(), &window(&[], 0)));
+
+    let late = Window {
+        longest_step_ns: 1_200_000_000,
+        ..window(&[], 0)
+    };
+    assert!(SelfTest::is_late(&ground(), &late));
+    assert!(!SelfTest::is_silent(&ground(), &late));
+    let late_and_noisy = Window {
+        longest_step_ns: 1_200_000_000,
+        ..window(&[("RES", 1)], 0)
+    };
+    assert!(!SelfTest::is_late(&ground(), &late_and_noisy));
+    assert!(!SelfTest::is_late(&ground(), &window(&[], 0)));
 
     let mut slow_clock = test(Ok(window(&[], 0)), all_seen());
     for conditions in [&mut slow_clock.ground.before, &mut slow_clock.ground.after] {
