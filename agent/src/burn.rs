@@ -30,8 +30,8 @@ pub(crate) struct BurnArguments {
     /// From the end of a burst to the next, ms.
     #[arg(long, requires = "pulses", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pause_ms: u64,
-    /// Enter this cgroup (absolute name below the mount of cgroup v2) right before the first burst:
-    /// if it has one CPU, each burst interrupts whatever runs there exactly once.
+    /// Enter this cgroup (absolute name below the mount of cgroup v2) right before each burst, and
+    /// leave it after: if it has one CPU, each burst interrupts whatever runs there exactly once.
     #[arg(long, requires = "pulses")]
     into: Option<String>,
 }
@@ -79,26 +79,33 @@ fn cpu_time() -> anyhow::Result<Duration> {
     Ok(spent.into())
 }
 
-/// The first burst begins as the cgroup is entered, and the process ends with the last one: it is
-/// on that cgroup's CPU `pulses` times and not once more. Without bursts it does not enter at all.
+/// The process is on the cgroup's CPU `pulses` times and not once more: it comes from elsewhere each
+/// time and sleeps elsewhere in between. So each burst is announced to that CPU by the scheduler of
+/// another one: an interrupt to reschedule (`RES`, `resched_curr`) and, where it was without a tick,
+/// one to begin ticking (`CAL`, `tick_nohz_full_kick_cpu`). A thread that sleeps on the CPU itself is
+/// woken by its own timer (`LOC`), and one woken over the wake list without `RES`.
 fn pulse(pulses: u64, arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
     let (length, pause) = (
         Duration::from_millis(arguments.pulse_ms),
         Duration::from_millis(arguments.pause_ms),
     );
+    let home = own_cgroup()?;
     let before = cpu_time()?;
     for number in 0..pulses {
         if number > 0 {
             std::thread::sleep(pause);
-        } else if let Some(cgroup) = &arguments.into {
-            let procs = format!("{}{cgroup}/cgroup.procs", cgroups::ROOT);
-            std::fs::write(&procs, "0").with_context(|| format!("enter {procs}"))?;
+        }
+        if let Some(cgroup) = &arguments.into {
+            enter(cgroup)?;
         }
         let end = cpu_time()? + length;
         while cpu_time()? < end {
             for _ in 0..100 {
                 std::hint::spin_loop();
             }
+        }
+        if arguments.into.is_some() {
+            enter(&home)?;
         }
     }
     let spent = cpu_time()?.saturating_sub(before);
@@ -112,4 +119,18 @@ fn pulse(pulses: u64, arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
         })
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The absolute name of this process's cgroup, from the only line of cgroup v2.
+fn own_cgroup() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let named = text.lines().find_map(|line| line.strip_prefix("0::"));
+    Ok(named
+        .context("no line of cgroup v2 in /proc/self/cgroup")?
+        .to_owned())
+}
+
+fn enter(cgroup: &str) -> anyhow::Result<()> {
+    let procs = format!("{}{cgroup}/cgroup.procs", cgroups::ROOT);
+    std::fs::write(&procs, "0").with_context(|| format!("enter {procs}"))
 }

@@ -13,6 +13,7 @@ mod kmsg;
 mod runc;
 mod selftest;
 mod serve;
+mod snapshots;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -56,6 +57,8 @@ enum Command {
     Disturb(disturb::DisturbArguments),
     /// Disturb an isolated CPU of this host in known ways, and say whether each is seen.
     Selftest(selftest::SelftestArguments),
+    /// Watch a process as a certified run is watched, and say what that costs.
+    Snapshots(snapshots::SnapshotsArguments),
     /// Make an authority with certificates for one node and its clients.
     Credentials(credentials::CredentialsArguments),
     /// Print a noise certificate on one screen.
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         Command::Burn(arguments) => burn::run(&arguments),
         Command::Disturb(arguments) => disturb::run(&arguments),
         Command::Selftest(arguments) => selftest::run(&arguments),
+        Command::Snapshots(arguments) => snapshots::run(&arguments),
         Command::Credentials(arguments) => credentials::run(&arguments),
         Command::Certificate(arguments) => certificate::show(&arguments),
         Command::Verify(arguments) => certificate::verify(&arguments),

@@ -235,7 +235,8 @@ fn text_of(file: &File, limit: u64) -> io::Result<String> {
             format!("more than {limit} bytes"),
         ));
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 fn single_write(file: &mut File, bytes: &[u8]) -> io::Result<()> {

@@ -66,6 +66,18 @@ fn write(out: &mut String, certificate: &Certificate) -> fmt::Result {
             writeln!(out, "... {} CPUs more", window.cpus.len() - MAX_CPUS)?;
         }
     }
+    let hardware = &evidence.hardware;
+    writeln!(
+        out,
+        "hardware: SMI {}, frequency off by {} ppm, throttled {}, temperature off by {} m°C, asleep {} µs, {} µJ, steal {}",
+        hardware.smi,
+        hardware.aperf_mperf,
+        hardware.throttle,
+        hardware.temperature,
+        hardware.cstate_residency,
+        hardware.energy,
+        hardware.host_steal
+    )?;
     writeln!(
         out,
         "- not counted here   ? not known   events: · none, █ up to 9, ██ up to 99, ..."

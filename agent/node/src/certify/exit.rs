@@ -49,7 +49,7 @@ impl ExitWatch {
         std::thread::Builder::new()
             .name("exit".into())
             .spawn(move || {
-                if let Err(error) = settings::fifo(0, 1) {
+                if let Err(error) = settings::go_first() {
                     tracing::debug!(%error, "the watch of an exit has no priority");
                 }
                 let mut ends = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];

@@ -28,7 +28,7 @@ use super::page::Page;
 use super::sampler::{Sampler, exiting};
 use super::tracer::{self, Tracer, Untraced};
 use super::witness::Witness;
-use super::{Parts, raw_ns, settings};
+use super::{Parts, prompt, raw_ns, settings};
 use crate::cgroups;
 use crate::engine::client::About;
 use crate::engine::output::{CLOSE_DEADLINE, Written};
@@ -44,7 +44,7 @@ const LEAD: Duration = Duration::from_millis(10);
 const SILENCE: Duration = Duration::from_millis(500);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two snapshots.
-const PERIOD: Duration = Duration::from_millis(100);
+pub(super) const PERIOD: Duration = Duration::from_millis(100);
 /// Snapshots between two looks at the knobs.
 const LOOK_EVERY: u32 = 10;
 const TOO_EARLY: &str = "the container ended before its program began";
@@ -194,7 +194,7 @@ impl Run {
         };
         let measured = {
             let run = Arc::clone(&run);
-            tokio::task::spawn_blocking(move || run.measure()).await
+            prompt::on_thread("measure", move || run.measure()).await
         };
         let exit_code = match tokio::time::timeout(EXIT_DEADLINE, exit).await {
             Ok(Ok(code)) => code,
@@ -370,11 +370,11 @@ impl Run {
                 }
                 std::thread::sleep(PERIOD);
                 let last = raw_ns() >= end_ns;
-                if last {
-                    sampler.look_for_residents();
-                }
                 watch.push(take(&sampler)?);
                 if last {
+                    // dear, so in a step of its own
+                    sampler.look_for_residents();
+                    watch.push(take(&sampler)?);
                     break;
                 }
             }

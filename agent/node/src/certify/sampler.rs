@@ -7,12 +7,15 @@ use std::io;
 use std::sync::Arc;
 
 use cpulist::CpuSet;
-use host::Tree;
 use host::cgroup::{Cgroups, ROOT};
 use host::threads::{self, stat_field, stat_name};
+use host::{Kept, Tree};
 use quiet::{Resident, Snapshot, TaskCounts, parse};
 
 use super::sources::Sources;
+
+/// Of `/proc/<tid>/schedstat`: three numbers.
+const MAX_LINE_BYTES: u64 = 256;
 
 /// Reads for one run; `cgroup` is the job's, such as `stillmetal-TOKEN/ID`.
 pub(crate) struct Sampler {
@@ -23,8 +26,17 @@ pub(crate) struct Sampler {
     /// The job's first process: only it and what it made are the job. Who joined the cgroup from
     /// outside (`docker exec`) is a stranger. `None`: all in the cgroup are.
     first: Option<u32>,
-    /// Threads of others that may run on these CPUs, by tid.
-    residents: Vec<u32>,
+    /// Threads of others that may run on these CPUs.
+    residents: Vec<Watched>,
+}
+
+/// A resident that is read at each snapshot: through a file kept open, which no later thread of the
+/// same tid can answer.
+struct Watched {
+    tid: u32,
+    start_ticks: u64,
+    name: String,
+    schedstat: Box<dyn Kept>,
 }
 
 impl Sampler {
@@ -58,6 +70,7 @@ impl Sampler {
                 threads::allowed_cpus(&*self.tree, *tid)
                     .is_some_and(|allowed| !allowed.is_empty() && allowed.is_subset(&self.cpus))
             })
+            .filter_map(|tid| Watched::open(&*self.tree, tid))
             .collect();
     }
 
@@ -70,12 +83,11 @@ impl Sampler {
         let mut snapshot = self.sources.snapshot(super::raw_ns(), &self.cpus)?;
         let (own, strangers) = self.members();
         snapshot.tasks = own;
-        snapshot.residents = self
-            .residents
-            .iter()
-            .chain(&strangers)
-            .filter_map(|tid| Some((*tid, resident(tree, *tid)?)))
-            .collect();
+        let strangers = strangers
+            .into_iter()
+            .filter_map(|tid| Watched::open(tree, tid)?.read());
+        let residents = self.residents.iter().filter_map(Watched::read);
+        snapshot.residents = residents.chain(strangers).collect();
         Ok(snapshot)
     }
 
@@ -104,6 +116,31 @@ impl Sampler {
             }
         }
         (own, strangers)
+    }
+}
+
+impl Watched {
+    /// `None`: it ended while we looked.
+    fn open(tree: &dyn Tree, tid: u32) -> Option<Self> {
+        let schedstat = tree.keep_open(&format!("/proc/{tid}/schedstat")).ok()?;
+        let stat = tree.read(&format!("/proc/{tid}/stat")).ok()?;
+        Some(Self {
+            tid,
+            start_ticks: start_ticks(&stat)?,
+            name: stat_name(&stat)?.to_owned(),
+            schedstat,
+        })
+    }
+
+    /// `None`: it has ended.
+    fn read(&self) -> Option<(u32, Resident)> {
+        let text = self.schedstat.read_up_to(MAX_LINE_BYTES).ok()?;
+        let resident = Resident {
+            name: self.name.clone(),
+            start_ticks: self.start_ticks,
+            timeslices: parse::parse_task_schedstat(&text)?.timeslices,
+        };
+        Some((self.tid, resident))
     }
 }
 
@@ -148,16 +185,6 @@ fn task(tree: &dyn Tree, pid: u32, tid: u32) -> Option<TaskCounts> {
         timeslices: sched.timeslices,
         voluntary_switches,
         involuntary_switches,
-    })
-}
-
-fn resident(tree: &dyn Tree, tid: u32) -> Option<Resident> {
-    let stat = tree.read(&format!("/proc/{tid}/stat")).ok()?;
-    let schedstat = tree.read(&format!("/proc/{tid}/schedstat")).ok()?;
-    Some(Resident {
-        name: stat_name(&stat)?.to_owned(),
-        start_ticks: start_ticks(&stat)?,
-        timeslices: parse::parse_task_schedstat(&schedstat)?.timeslices,
     })
 }
 

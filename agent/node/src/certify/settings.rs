@@ -79,17 +79,23 @@ fn schedule(pid: u32, wanted: Scheduling) -> io::Result<()> {
     let number = i32::try_from(pid).map_err(io::Error::other)?;
     match wanted {
         Scheduling::Normal { nice } => Ok(setpriority_process(Pid::from_raw(number), nice.into())?),
-        Scheduling::Fifo { priority } => fifo(number, priority),
+        Scheduling::Fifo { priority } => real_time(number, libc::SCHED_FIFO, priority),
     }
 }
 
-/// `SCHED_FIFO` for a thread; 0 is the caller.
-pub(super) fn fifo(thread: i32, priority: u8) -> io::Result<()> {
+/// The calling thread before all that has no such priority itself, in turn with its like. What it
+/// starts does not inherit that.
+pub(super) fn go_first() -> io::Result<()> {
+    real_time(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1)
+}
+
+/// A thread; 0 is the caller.
+fn real_time(thread: i32, policy: libc::c_int, priority: u8) -> io::Result<()> {
     let parameters = libc::sched_param {
         sched_priority: priority.into(),
     };
     // SAFETY: the parameters live until the call is over, which only reads them.
-    match unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameters) } {
+    match unsafe { libc::sched_setscheduler(thread, policy, &raw const parameters) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

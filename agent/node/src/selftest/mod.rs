@@ -32,7 +32,7 @@ use stillmetal_proxy::Placement;
 pub use standalone::{Host, HostError};
 
 use crate::certify::desk::Desk;
-use crate::certify::{GATE, Parts};
+use crate::certify::{GATE, Parts, prompt};
 use crate::cgroups;
 use crate::placement::ledger::{Holder, Token, Wish};
 use knob::Undo;
@@ -182,7 +182,7 @@ impl SelfTester {
         let (parts, last) = (self.parts.clone(), Arc::clone(&self.last));
         let tested = self.parts.tasks.spawn(async move {
             let own = (parts.clone(), token.clone());
-            let tested = tokio::task::spawn_blocking(move || test(&own.0, &own.1, &cpus)).await;
+            let tested = prompt::on_thread("self-test", move || test(&own.0, &own.1, &cpus)).await;
             parts.placer.release(&token);
             // what could not be put back from within the partition
             put_back(&*parts.tree, &parts.run_dir);
@@ -194,13 +194,11 @@ impl SelfTester {
             drop(running);
             tested
         });
-        match tested.await {
-            Ok(Ok(test)) => Ok(test),
-            Ok(Err(error)) | Err(error) => Err(Denial {
-                status: 500,
-                message: format!("the self-test died: {error}"),
-            }),
-        }
+        let tested = tested.await.map_err(|error| error.to_string());
+        tested.flatten().map_err(|error| Denial {
+            status: 500,
+            message: format!("the self-test died: {error}"),
+        })
     }
 
     /// Clears up after a self-test during which the agent was killed: ends its processes, frees its

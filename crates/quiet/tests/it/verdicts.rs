@@ -302,12 +302,17 @@ fn a_reason_says_where_how_much_and_why() {
 fn a_failed_job_keeps_its_verdict() {
     let mut evidence = evidence(JobClass::Compute, 1, |_, _, _| {});
     evidence.job.exit_code = Some(3);
+    evidence.hardware.smi = Value::Measured(0);
+    evidence.hardware.energy = Value::unobservable("no counter");
     let certificate = Certificate::new(evidence);
     assert_eq!(
         (certificate.verdict, certificate.outcome),
         (Verdict::Quiet, Outcome::Failed)
     );
-    assert!(render(&certificate).contains("FAILED: the job exited with 3"));
+    let screen = render(&certificate);
+    assert!(screen.contains("FAILED: the job exited with 3"), "{screen}");
+    assert!(screen.contains("hardware: SMI 0, "), "{screen}");
+    assert!(screen.contains(" ? µJ, "), "{screen}");
 }
 
 #[test]
