@@ -10,7 +10,7 @@ use host::Tree;
 use host::cgroup::ROOT;
 use nix::time::{ClockId, clock_gettime};
 
-use super::run::PERIOD;
+use super::rhythm::Rhythm;
 use super::sampler::Sampler;
 
 /// What was spent.
@@ -46,8 +46,9 @@ impl Effort {
         let sampler = Sampler::new(tree, cpus, cgroup, Some(pid));
         let (began, spent) = (Instant::now(), cpu_time()?);
         let mut snapshots = 0;
+        let mut rhythm = Rhythm::begin();
         while began.elapsed() < length {
-            std::thread::sleep(PERIOD);
+            std::thread::sleep(rhythm.rest());
             sampler.take()?;
             snapshots += 1;
         }

@@ -20,6 +20,7 @@ mod exit;
 pub(crate) mod guard;
 mod page;
 pub(crate) mod prompt;
+pub(crate) mod rhythm;
 pub(crate) mod run;
 pub(crate) mod sampler;
 mod seal;

@@ -25,6 +25,7 @@ use super::ended::Ended;
 use super::exit::{End, ExitWatch, Status};
 use super::guard::Guard;
 use super::page::Page;
+use super::rhythm::{PERIOD, Rhythm};
 use super::sampler::{Sampler, exiting};
 use super::tracer::{self, Tracer, Untraced};
 use super::witness::Witness;
@@ -43,8 +44,6 @@ const LEAD: Duration = Duration::from_millis(10);
 /// How long nothing must have struck the job's CPUs before it is let go, and when that is given up.
 const SILENCE: Duration = Duration::from_millis(500);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
-/// Between two snapshots.
-pub(super) const PERIOD: Duration = Duration::from_millis(100);
 /// Snapshots between two looks at the knobs.
 const LOOK_EVERY: u32 = 10;
 const TOO_EARLY: &str = "the container ended before its program began";
@@ -362,13 +361,14 @@ impl Run {
             let first = take(&sampler)?;
             let end_ns = first.taken_ns.saturating_add(nanos(length));
             let mut watch = Watch::new(first);
+            let mut rhythm = Rhythm::begin();
             // no shorter between its first and last snapshot than was asked for, however long the
             // node takes for one
             loop {
                 if self.parts.stop.is_cancelled() {
                     return Err("the node is going down".into());
                 }
-                std::thread::sleep(PERIOD);
+                std::thread::sleep(rhythm.rest());
                 let last = raw_ns() >= end_ns;
                 watch.push(take(&sampler)?);
                 if last {
@@ -407,7 +407,8 @@ impl Run {
         let mut last = first?;
         let mut watch = Watch::new(last.clone());
         let mut count: u32 = 0;
-        while !ended.within(PERIOD) {
+        let mut rhythm = Rhythm::begin();
+        while !ended.within(rhythm.rest()) {
             let next = take(&sampler)?;
             if exiting(&*self.parts.tree, self.about.pid) {
                 break; // perhaps it was while we read: the exit window begins before

@@ -25,14 +25,13 @@ use crate::certify::conditions::Place;
 use crate::certify::desk::Desk;
 use crate::certify::guard::Guard;
 use crate::certify::raw_ns;
+use crate::certify::rhythm::{PERIOD, Rhythm};
 use crate::certify::run::{platform, settled, take};
 use crate::certify::sampler::Sampler;
 use crate::certify::witness::Witness;
 use crate::cgroups;
 use crate::placement::ledger::Token;
 
-/// Between two snapshots.
-const PERIOD: Duration = Duration::from_millis(100);
 /// Long enough for what comes once a second.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Windows of silence, when the sampler was late in those before.
@@ -279,6 +278,7 @@ impl Bench<'_> {
         let mut watch = Watch::new(settled(&sampler)?);
         let began = Instant::now();
         let mut acted = act()?;
+        let mut rhythm = Rhythm::begin();
         loop {
             if self.seat.stop.is_cancelled() {
                 return Err(STOPPED.into());
@@ -286,7 +286,7 @@ impl Bench<'_> {
             if began.elapsed() >= PROBE_DEADLINE {
                 return Err(format!("it was not over within {PROBE_DEADLINE:?}"));
             }
-            std::thread::sleep(PERIOD);
+            std::thread::sleep(rhythm.rest());
             let last = over(&mut acted, began.elapsed())?;
             watch.push(take(&sampler)?);
             if last {
