@@ -80,10 +80,10 @@ fn cpu_time() -> anyhow::Result<Duration> {
 }
 
 /// The process is on the cgroup's CPU `pulses` times and not once more: it comes from elsewhere each
-/// time and sleeps elsewhere in between. So each burst is announced to that CPU by the scheduler of
-/// another one: an interrupt to reschedule (`RES`, `resched_curr`) and, where it was without a tick,
-/// one to begin ticking (`CAL`, `tick_nohz_full_kick_cpu`). A thread that sleeps on the CPU itself is
-/// woken by its own timer (`LOC`), and one woken over the wake list without `RES`.
+/// time and sleeps elsewhere in between. So each burst is announced to that CPU by another one: if it
+/// was without a tick, with an interrupt to begin ticking (`CAL`, `tick_nohz_full_kick_cpu`), and with
+/// one to reschedule (`RES`) where the newcomer goes first. A thread that sleeps on the CPU itself
+/// would be woken by its own timer (`LOC`).
 fn pulse(pulses: u64, arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
     let (length, pause) = (
         Duration::from_millis(arguments.pulse_ms),

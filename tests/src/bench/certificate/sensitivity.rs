@@ -1,4 +1,9 @@
 //! Known disturbances: a stranger that comes to the job's CPU exactly k times for 1 ms.
+//!
+//! Each time that CPU is told to tick again (`CAL`). It is told to reschedule at once (`RES`) only if
+//! the stranger may run at once: one that ran more than its share where it came from waits for the
+//! next tick (Linux 6.12, `pick_eevdf` and `entity_eligible` in kernel/sched/fair.c; *measured*: 95
+//! of 100).
 
 use anyhow::Context;
 use quiet::{Verdict, WindowName};
@@ -32,8 +37,8 @@ pub(super) fn measure(bed: &Bed, busy: f64) -> anyhow::Result<Figure> {
     }
     Ok(figure(
         ID,
-        "0, 1, 10 and 100 intrusions of 1 ms: verdict, RES and CAL within 1 of them, timeslices at least twice \
-         them",
+        "0, 1, 10 and 100 intrusions of 1 ms: verdict, CAL within 1 of them, RES no more, timeslices at least \
+         twice them",
         "of 4",
         "4",
         busy,
@@ -56,8 +61,8 @@ impl Seen {
             return self.verdict == Verdict::Quiet && self.rescheduled + self.called == 0;
         }
         self.verdict == Verdict::Noisy
-            && self.rescheduled.abs_diff(intrusions) <= 1
             && self.called.abs_diff(intrusions) <= 1
+            && self.rescheduled <= intrusions + 1
             && self.timeslices >= 2 * intrusions
     }
 }
