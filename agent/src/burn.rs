@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
-use nix::time::{ClockId, clock_gettime};
+use host::RealTree;
+use host::threads::cpu_time;
 use serde_json::json;
 use stillmetal_node::cgroups;
 
@@ -46,7 +47,7 @@ pub(crate) fn run(arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
         .collect();
     let mut cpu_seconds = Vec::new();
     for worker in workers {
-        let spun = worker.join().ok().context("a thread died")??;
+        let spun = worker.join().ok().context("a thread died")?;
         cpu_seconds.push(spun.as_secs_f64());
     }
     let total: f64 = cpu_seconds.iter().sum();
@@ -63,7 +64,7 @@ pub(crate) fn run(arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// CPU time of this thread after spinning for `length`.
-fn spin(length: Duration) -> anyhow::Result<Duration> {
+fn spin(length: Duration) -> Duration {
     let end = Instant::now() + length;
     while Instant::now() < end {
         for _ in 0..10_000 {
@@ -71,12 +72,6 @@ fn spin(length: Duration) -> anyhow::Result<Duration> {
         }
     }
     cpu_time()
-}
-
-/// CPU time of this thread.
-fn cpu_time() -> anyhow::Result<Duration> {
-    let spent = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).context("thread CPU clock")?;
-    Ok(spent.into())
 }
 
 /// The process is on the cgroup's CPU `pulses` times and not once more: it comes from elsewhere each
@@ -89,8 +84,9 @@ fn pulse(pulses: u64, arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
         Duration::from_millis(arguments.pulse_ms),
         Duration::from_millis(arguments.pause_ms),
     );
-    let home = own_cgroup()?;
-    let before = cpu_time()?;
+    let home = host::cgroup::of_process(&RealTree::live(), std::process::id())?;
+    let home = format!("/{home}");
+    let before = cpu_time();
     for number in 0..pulses {
         if number > 0 {
             std::thread::sleep(pause);
@@ -98,8 +94,8 @@ fn pulse(pulses: u64, arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
         if let Some(cgroup) = &arguments.into {
             enter(cgroup)?;
         }
-        let end = cpu_time()? + length;
-        while cpu_time()? < end {
+        let end = cpu_time() + length;
+        while cpu_time() < end {
             for _ in 0..100 {
                 std::hint::spin_loop();
             }
@@ -108,7 +104,7 @@ fn pulse(pulses: u64, arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
             enter(&home)?;
         }
     }
-    let spent = cpu_time()?.saturating_sub(before);
+    let spent = cpu_time().saturating_sub(before);
     println!(
         "{}",
         json!({
@@ -119,15 +115,6 @@ fn pulse(pulses: u64, arguments: &BurnArguments) -> anyhow::Result<ExitCode> {
         })
     );
     Ok(ExitCode::SUCCESS)
-}
-
-/// The absolute name of this process's cgroup, from the only line of cgroup v2.
-fn own_cgroup() -> anyhow::Result<String> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-    let named = text.lines().find_map(|line| line.strip_prefix("0::"));
-    Ok(named
-        .context("no line of cgroup v2 in /proc/self/cgroup")?
-        .to_owned())
 }
 
 fn enter(cgroup: &str) -> anyhow::Result<()> {

@@ -320,12 +320,7 @@ fn online(tree: &dyn Tree) -> std::io::Result<CpuSet> {
 
 /// Threads of every process in the cgroup of `pid`.
 fn container_threads(tree: &dyn Tree, pid: i64) -> Option<BTreeMap<u32, TaskCounters>> {
-    let cgroup = tree.read(&format!("/proc/{pid}/cgroup")).ok()?;
-    let name = cgroup
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))?
-        .trim()
-        .to_owned();
+    let name = host::cgroup::of_process(tree, u32::try_from(pid).ok()?).ok()?;
     let pids = host::cgroup::Cgroups::new(tree).procs(&name).ok()?;
     // a process that ended between the two reads has no counts any more
     let threads = pids

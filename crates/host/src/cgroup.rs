@@ -20,6 +20,19 @@ pub const ROOT: &str = "/sys/fs/cgroup";
 /// Deeper trees than this are not ours to walk.
 const MAX_DEPTH: usize = 16;
 
+/// The group of a process, as [`Cgroups`] names it: the line of cgroup v2 in `/proc/PID/cgroup`.
+///
+/// # Errors
+/// Names the process when there is none, or none with cgroup v2.
+pub fn of_process(tree: &dyn Tree, pid: u32) -> io::Result<String> {
+    let text = tree.read(&format!("/proc/{pid}/cgroup")).map_err(|error| {
+        io::Error::new(error.kind(), format!("cgroup of process {pid}: {error}"))
+    })?;
+    let named = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    let named = named.ok_or_else(|| io::Error::other(format!("process {pid} has no cgroup v2")))?;
+    Ok(named.to_owned())
+}
+
 /// Kind of a cpuset partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

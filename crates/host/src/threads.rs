@@ -2,8 +2,10 @@
 
 use std::io;
 use std::str::FromStr;
+use std::time::Duration;
 
 use cpulist::CpuSet;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::tree::Tree;
 
@@ -82,6 +84,14 @@ pub fn stat_field<T: FromStr>(stat: &str, number: usize) -> Option<T> {
     let (_, tail) = stat.rsplit_once(')')?;
     let mut fields = tail.split_ascii_whitespace();
     fields.nth(number.checked_sub(3)?)?.parse().ok()
+}
+
+/// CPU time of the calling thread.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map(Duration::from)
+        .expect("CLOCK_THREAD_CPUTIME_ID exists since Linux 2.6.12")
 }
 
 /// The name in a `/proc/PID/stat`.

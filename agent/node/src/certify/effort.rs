@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use cpulist::CpuSet;
 use host::Tree;
-use host::cgroup::ROOT;
-use nix::time::{ClockId, clock_gettime};
+use host::cgroup::{self, Cgroups};
+use host::threads::cpu_time;
 
 use super::rhythm::Rhythm;
 use super::sampler::Sampler;
@@ -35,16 +35,12 @@ impl Effort {
         cpus: CpuSet,
         length: Duration,
     ) -> io::Result<Self> {
-        let cgroup = cgroup_of(&*tree, pid)?;
-        tree.read(&format!("{ROOT}/{cgroup}/cgroup.procs"))
-            .map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("the cgroup of process {pid}, {ROOT}/{cgroup}: {error}"),
-                )
-            })?;
+        let cgroup = cgroup::of_process(&*tree, pid)?;
+        Cgroups::new(&*tree)
+            .procs(&cgroup)
+            .map_err(io::Error::other)?;
         let sampler = Sampler::new(tree, cpus, cgroup, Some(pid));
-        let (began, spent) = (Instant::now(), cpu_time()?);
+        let (began, spent) = (Instant::now(), cpu_time());
         let mut snapshots = 0;
         let mut rhythm = Rhythm::begin();
         while began.elapsed() < length {
@@ -55,21 +51,9 @@ impl Effort {
         Ok(Self {
             snapshots,
             elapsed: began.elapsed(),
-            cpu_time: cpu_time()?.saturating_sub(spent),
+            cpu_time: cpu_time().saturating_sub(spent),
         })
     }
-}
-
-/// Below the mount, without the first slash.
-fn cgroup_of(tree: &dyn Tree, pid: u32) -> io::Result<String> {
-    let text = tree.read(&format!("/proc/{pid}/cgroup"))?;
-    let named = text.lines().find_map(|line| line.strip_prefix("0::/"));
-    let named = named.ok_or_else(|| io::Error::other(format!("process {pid} has no cgroup v2")))?;
-    Ok(named.to_owned())
-}
-
-fn cpu_time() -> io::Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
 #[cfg(test)]
@@ -82,5 +66,6 @@ mod tests {
         let length = Duration::from_secs(1);
         let error = Effort::spend(tree, u32::MAX, CpuSet::from_iter([0]), length).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains(&u32::MAX.to_string()), "{error}");
     }
 }

@@ -49,9 +49,7 @@ impl ExitWatch {
         std::thread::Builder::new()
             .name("exit".into())
             .spawn(move || {
-                if let Err(error) = settings::go_first() {
-                    tracing::debug!(%error, "the watch of an exit has no priority");
-                }
+                settings::go_first();
                 let mut ends = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
                 while poll(&mut ends, PollTimeout::NONE) == Err(nix::errno::Errno::EINTR) {}
                 let at_ns = raw_ns();

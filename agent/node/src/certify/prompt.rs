@@ -17,9 +17,7 @@ pub(crate) async fn on_thread<T: Send + 'static>(
     std::thread::Builder::new()
         .name(name.into())
         .spawn(move || {
-            if let Err(error) = settings::go_first() {
-                tracing::debug!(%error, "a thread that measures has no priority");
-            }
+            settings::go_first();
             // nobody waits any more: the run was given up
             sender.send(work()).ok();
         })

@@ -84,9 +84,11 @@ fn schedule(pid: u32, wanted: Scheduling) -> io::Result<()> {
 }
 
 /// The calling thread before all that has no such priority itself, in turn with its like. What it
-/// starts does not inherit that.
-pub(super) fn go_first() -> io::Result<()> {
-    real_time(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1)
+/// starts does not inherit that. Without the right to it, it measures all the same.
+pub(super) fn go_first() {
+    if let Err(error) = real_time(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1) {
+        tracing::debug!(%error, "a thread that measures has no priority");
+    }
 }
 
 /// A thread; 0 is the caller.

@@ -323,9 +323,10 @@ impl Placer {
         if self.books().kept.contains_key(token) {
             return Err(Denial {
                 status: 409,
-                message: "the container's last run is still being measured (the canary after it): \
+                message:
+                    "the container's last run is not over (it runs, or the canary after it does): \
                           wait until its certificate is there, then start it again"
-                    .into(),
+                        .into(),
             });
         }
         let attempt = || {
