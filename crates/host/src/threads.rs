@@ -77,6 +77,14 @@ pub fn allowed_cpus(tree: &dyn Tree, tid: u32) -> Option<CpuSet> {
         .ok()
 }
 
+/// Whether a thread is there and has not ended: a zombie only waits for somebody to ask how it did.
+#[must_use]
+pub fn runs(tree: &dyn Tree, tid: u32) -> bool {
+    let stat = tree.read(&format!("/proc/{tid}/stat")).ok();
+    let state: Option<char> = stat.and_then(|stat| stat_field(&stat, 3));
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
 /// A field of a `/proc/PID/stat` by its number in proc_pid_stat(5), from 3 on: the name before it
 /// stands in parentheses and may itself hold some, and blanks.
 #[must_use]

@@ -197,6 +197,8 @@ impl Place<'_> {
                 threads::allowed_cpus(self.tree, *tid)
                     .is_some_and(|allowed| !allowed.is_disjoint(self.cpus))
             })
+            // the job's first process, before anybody has asked how it ended, is in no cgroup any more
+            .filter(|tid| threads::runs(self.tree, *tid))
             .filter_map(|tid| {
                 let kernel = threads::kernel_thread(self.tree, tid);
                 let movable = kernel.is_none_or(|thread| thread.binding == Binding::Movable);
@@ -204,5 +206,43 @@ impl Place<'_> {
                 movable.then_some(Thread { tid, name })
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use host::fakes::FakeTree;
+
+    #[test]
+    fn who_has_ended_disturbs_nobody_and_who_has_not_is_named() {
+        let tree = FakeTree::from_fixture(
+            "\
+/proc/7/task/7/stat = -
+/proc/7/stat = 7 (sh) Z 1 7 7 0 -1 4227084 0
+/proc/7/status = Cpus_allowed_list:\\t1\\n
+/proc/7/comm = sh
+/proc/8/task/8/stat = -
+/proc/8/stat = 8 (stranger) S 1 8 8 0 -1 4194304 0
+/proc/8/status = Cpus_allowed_list:\\t0-1\\n
+/proc/8/comm = stranger
+/proc/9/task/9/stat = -
+/proc/9/stat = 9 (elsewhere) R 1 9 9 0 -1 4194304 0
+/proc/9/status = Cpus_allowed_list:\\t0\\n
+/proc/9/comm = elsewhere
+",
+        );
+        let cpus = CpuSet::from_iter([1]);
+        let place = Place {
+            tree: &tree,
+            cpus: &cpus,
+            partition: "job",
+            cgroup: "job/c",
+        };
+        let stranger = Thread {
+            tid: 8,
+            name: "stranger".into(),
+        };
+        assert_eq!(place.movable_threads(None), [stranger]);
     }
 }
