@@ -73,11 +73,11 @@ fn on_one_node(
             Err(error) => figures.extend(all_missed(&silence::IDS, wanted, &error)),
         }
     }
+    bed.give_hand()?;
     if wanted(sensitivity::ID) {
         let measured = sensitivity::measure(bed, busy);
         figures.push(measured.unwrap_or_else(|error| missed(sensitivity::ID, &error)));
     }
-    bed.give_hand()?;
     if wanted(threads::ID) {
         let measured = threads::measure(bed, busy);
         figures.push(measured.unwrap_or_else(|error| missed(threads::ID, &error)));

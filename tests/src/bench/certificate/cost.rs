@@ -96,7 +96,7 @@ fn native() -> anyhow::Result<f64> {
     let agent = places::build_dir().join("stillmetal-agent");
     let script = "mount -t cgroup2 none /sys/fs/cgroup; at=/sys/fs/cgroup/stillmetal-bench-$$; \
                   mkdir $at; sh -c 'while :; do :; done' & busy=$!; \
-                  trap 'kill $busy; wait $busy; rmdir $at' EXIT; echo $busy > $at/cgroup.procs; \
+                  trap 'kill $busy; wait $busy || :; rmdir $at' EXIT; echo $busy > $at/cgroup.procs; \
                   \"$0\" snapshots --pid $busy --cpus 1 --seconds 20";
     let output = Invocation::new("unshare")
         .args(["--mount", "sh", "-ec", script])
