@@ -5,7 +5,7 @@
 //! `CAL` (to tick again) and `RES` (to reschedule), but not if one of that kind is on its way, and
 //! `RES` only if the stranger may run at once, not if it had more than its share where it came from
 //! (Linux 6.12, `pick_eevdf` and `entity_eligible` in kernel/sched/fair.c). *Measured*, 100 visits each
-//! and read by somebody else: `CAL` 98 to 103, `RES` 84 to 93. So these two are compared with what
+//! and read by somebody else: `CAL` 95 to 103, `RES` 84 to 97. So these two are compared with what
 //! another reader of `/proc/interrupts` saw.
 
 use anyhow::Context;
