@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Whether the job's CPUs ran without a tick. Results of one mode do not compare with the other's:
 /// a system call costs 1.7 times the instructions on a tickless CPU (quiet.md §0.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TickMode {
     NohzFull,
