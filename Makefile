@@ -96,6 +96,10 @@ bench: image ## compare with Debian + docker.io side by side; ONLY=id-prefix,…
 fuzz: setup ## fuzz the parsers, SECONDS_EACH=60 a target
 	@scripts/fuzz $(or $(SECONDS_EACH),60)
 
+.PHONY: histories
+histories: setup ## random histories of the scheduler, HISTORIES=1000000 of each kind
+	@PROPTEST_CASES=$(or $(HISTORIES),1000000) $(CARGO) test --quiet --locked --release -p sched --test it -- histories
+
 .PHONY: clean
 clean: ## remove build/ (the cache outside the tree stays)
 	@rm -rf $(BUILD)
