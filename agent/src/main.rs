@@ -6,6 +6,7 @@
 
 mod burn;
 mod certificate;
+mod controller;
 mod credentials;
 mod disturb;
 mod enter;

@@ -28,11 +28,13 @@ use stillmetal_node::placement::spread::Spreader;
 use stillmetal_node::runs::{self, Runs};
 use stillmetal_node::selftest::SelfTester;
 use stillmetal_node::{Http, Node, Parts, Processes, SharedReport, cgroups, since_boot};
+use stillmetal_proxy::Service;
 use stillmetal_tune::irqs::Steering;
 use stillmetal_tune::{Applied, LatencyHold, Plan};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::controller::Membership;
 use crate::kmsg::Kmsg;
 
 /// What each container gets between SIGTERM and SIGKILL when the node goes down.
@@ -95,6 +97,11 @@ async fn serve(
     let run_dir = arguments.run_dir.as_path();
     let agent = std::env::current_exe().context("find this program")?;
 
+    // the join token leaves the file system before there is any container
+    let membership = Membership::open(boot, run_dir, &*tree).unwrap_or_else(|error| {
+        marker(&format!("no controller is joined: {error:#}"));
+        None
+    });
     let memory_low = std::fs::read_to_string(run_dir.join("memory-low"))
         .ok()
         .map(|message| message.trim().to_owned());
@@ -161,10 +168,15 @@ async fn serve(
         memory_low,
     }));
 
-    let api = match listen(arguments, run_dir, &node).await {
-        Ok(server) => {
+    let router = router(&node);
+    let api = match listen(arguments, run_dir, &router, boot.controller.is_some()).await {
+        Ok(Some(server)) => {
             marker(&format!("api listening on {}", server.local_addr()));
             Some(tokio::spawn(server.run(serving.clone())))
+        }
+        Ok(None) => {
+            marker("api served through the controller only");
+            None
         }
         Err(error) => {
             // without an API the node is still there to be looked at on its console
@@ -191,6 +203,14 @@ async fn serve(
         Arc::clone(&tree),
         serving.clone(),
     ));
+    if let Some(membership) = membership {
+        let started = membership
+            .start(run_dir, &node, &tree, router.clone(), &tasks, &serving)
+            .await;
+        if let Err(error) = started {
+            marker(&format!("no controller is joined: {error:#}"));
+        }
+    }
     let lease_stop = Arc::new(AtomicBool::new(false));
     let lease_keeper = {
         let stop = Arc::clone(&lease_stop);
@@ -217,6 +237,7 @@ async fn serve(
         if let Some(task) = api {
             drop(task.await);
         }
+        router.end().await;
         tasks.wait().await;
     };
     if tokio::time::timeout(DRAIN + Duration::from_secs(16), drained)
@@ -244,12 +265,29 @@ fn engine_spec(run_dir: &Path, agent: &Path, housekeeping_cpus: usize) -> Engine
     })
 }
 
+/// The one router of this node, wherever its requests come from.
+fn router(node: &Arc<Node>) -> Service {
+    let parts = stillmetal_proxy::Parts {
+        placement: Arc::clone(node.certifier()) as _,
+        node_api: Arc::new(Http::new(Arc::clone(node))),
+        engine: Arc::new(node.engine().clone()),
+        events: node.certifier().events().clone(),
+    };
+    Service::new(parts, stillmetal_proxy::Limits::default())
+}
+
+/// `None`: the node was given no certificate to serve with, and needs none, because it has a
+/// controller.
 async fn listen(
     arguments: &ServeArguments,
     run_dir: &Path,
-    node: &Arc<Node>,
-) -> anyhow::Result<stillmetal_proxy::Server> {
+    router: &Service,
+    has_controller: bool,
+) -> anyhow::Result<Option<stillmetal_proxy::Server>> {
     let config = run_dir.join("config");
+    if has_controller && !config.join("node.pem").exists() {
+        return Ok(None);
+    }
     let read = |name: &str| {
         std::fs::read_to_string(config.join(name)).with_context(|| {
             format!(
@@ -260,13 +298,7 @@ async fn listen(
     };
     let tls = pki::server_config(&read("ca.pem")?, &read("node.pem")?, &read("node.key")?)
         .context("use the node's certificate")?;
-    let parts = stillmetal_proxy::Parts {
-        placement: Arc::clone(node.certifier()) as _,
-        node_api: Arc::new(Http::new(Arc::clone(node))),
-        engine: Arc::new(node.engine().clone()),
-        events: node.certifier().events().clone(),
-    };
-    Ok(stillmetal_proxy::Server::bind(arguments.listen, tls, parts).await?)
+    Ok(Some(router.listen(arguments.listen, tls).await?))
 }
 
 /// Quiets the CPUs and tells console and API what came of it; returns what was planned.

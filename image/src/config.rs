@@ -47,6 +47,8 @@ pub enum ConfigError {
     SshKey { path: PathBuf, line: usize },
     #[error("{} holds no SSH public key", .0.display())]
     NoSshKey(PathBuf),
+    #[error("{} holds no join token (stj_…); make one with: still token create", .0.display())]
+    NoToken(PathBuf),
     #[error("--file wants SOURCE:NAME, got {0:?}")]
     Extra(String),
 }
@@ -65,6 +67,8 @@ pub struct Request {
     pub node: Option<Identity>,
     /// Certificates of the engine's own TLS port (only for comparing with the bare engine).
     pub engine: Option<Identity>,
+    /// What lets the node join its controller, once.
+    pub join_token: Option<PathBuf>,
     /// SSH public keys and the add-on image that serves them.
     pub ssh: Option<(PathBuf, PathBuf)>,
     /// `SOURCE:NAME` pairs, placed as `/stillmetal/NAME`.
@@ -88,6 +92,9 @@ pub fn write(request: &Request, out: &Path) -> Result<(), ConfigError> {
             engine,
             ["engine/ca.pem", "engine/cert.pem", "engine/key.pem"],
         )?;
+    }
+    if let Some(path) = &request.join_token {
+        tree.bytes(&format!("{PREFIX}/join-token"), 0o400, join_token(path)?)?;
     }
     if let Some((keys, image)) = &request.ssh {
         let text = file::read_text(keys)?;
@@ -139,16 +146,7 @@ fn add_identity(
     } = identity;
     certificates(ca_path)?;
     let chain = certificates(certificate_path)?;
-    let mode = fs::metadata(key_path)
-        .map_err(FileError::at("inspect", key_path))?
-        .mode()
-        & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(ConfigError::Exposed {
-            path: key_path.clone(),
-            mode,
-        });
-    }
+    check_private(key_path)?;
     let key_pem = file::read(key_path)?;
     let private = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|source| ConfigError::Pem {
         path: key_path.clone(),
@@ -169,6 +167,34 @@ fn add_identity(
     )?;
     tree.bytes(&format!("{PREFIX}/{key}"), 0o400, key_pem)?;
     Ok(())
+}
+
+/// A secret that others can read is none.
+fn check_private(path: &Path) -> Result<(), ConfigError> {
+    let mode = fs::metadata(path)
+        .map_err(FileError::at("inspect", path))?
+        .mode()
+        & 0o777;
+    if mode & 0o077 == 0 {
+        Ok(())
+    } else {
+        let path = path.to_path_buf();
+        Err(ConfigError::Exposed { path, mode })
+    }
+}
+
+/// The token alone, without the line feed of its file. Whether it is worth anything only the
+/// controller knows; this is against handing over another file.
+fn join_token(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    check_private(path)?;
+    let text = file::read_text(path)?;
+    let token = text.trim();
+    let rest = token.strip_prefix("stj_").unwrap_or_default();
+    let plain = rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
+    if rest.is_empty() || !plain {
+        return Err(ConfigError::NoToken(path.to_path_buf()));
+    }
+    Ok(token.as_bytes().to_vec())
 }
 
 /// At least one certificate, each of them X.509.
@@ -244,6 +270,8 @@ fn check_ssh_keys(path: &Path, text: &str) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -256,6 +284,40 @@ mod tests {
             check_ssh_keys(path, "# none\n"),
             Err(ConfigError::NoSshKey(_))
         ));
+    }
+
+    #[test]
+    fn a_join_token_is_private_and_goes_in_for_its_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, out) = (dir.path().join("token"), dir.path().join("config.img"));
+        let write_as = |text: &str, mode: u32| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let request = Request {
+                join_token: Some(path.clone()),
+                ..Request::default()
+            };
+            write(&request, &out)
+        };
+        assert!(matches!(
+            write_as("stj_00.11\n", 0o640),
+            Err(ConfigError::Exposed { mode: 0o640, .. })
+        ));
+        for text in ["", "stj_", "stj_00.11\nstj_22.33", "a key"] {
+            assert!(
+                matches!(write_as(text, 0o600), Err(ConfigError::NoToken(_))),
+                "{text:?}"
+            );
+        }
+        write_as("stj_00.11\n", 0o600).unwrap();
+        let archive = fs::read(&out).unwrap();
+        let text = String::from_utf8_lossy(&archive);
+        // The header of a newc entry: magic, inode, mode, …, and the name 110 bytes after its start.
+        let name = text.find("stillmetal/join-token\0").unwrap();
+        assert_eq!(&text[name - 110..name - 104], "070701");
+        assert_eq!(&text[name - 96..name - 88], "00008100");
+        assert!(text.contains("stj_00.11\0"));
+        assert!(!text.contains("stj_00.11\n"));
     }
 
     #[test]

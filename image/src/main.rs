@@ -79,6 +79,10 @@ struct Config {
     /// The node's private key.
     #[arg(long, value_name = "PEM", requires = "ca")]
     key: Option<PathBuf>,
+    /// A join token (`still token create`), for a node that is to join the controller named on its
+    /// command line.
+    #[arg(long, value_name = "FILE")]
+    join_token: Option<PathBuf>,
     /// SSH public keys that may log in as root; without this nothing listens on port 22.
     #[arg(long, value_name = "FILE")]
     authorized_keys: Option<PathBuf>,
@@ -222,6 +226,7 @@ fn run_config(arguments: Config) -> anyhow::Result<()> {
     let request = config::Request {
         node,
         engine,
+        join_token: arguments.join_token,
         ssh: arguments
             .authorized_keys
             .map(|keys| (keys, arguments.ssh_image)),

@@ -9,9 +9,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+mod controller;
 pub(crate) mod ip;
 mod words;
 
+pub use controller::{BadAddress, ControllerAddress, DEFAULT_PORT};
 pub use ip::{IpConfig, StaticAddress};
 pub use words::{Word, words};
 
@@ -48,6 +50,10 @@ pub struct BootConfig {
     /// Replaces the built-in minimum: tests boot with little memory.
     pub memory_min_mib: Option<u64>,
     pub smt: Smt,
+    /// The node dials there and takes work from it.
+    pub controller: Option<ControllerAddress>,
+    /// Hash of the controller's authority, `sha256:` and 64 small hexadecimal digits.
+    pub controller_ca: Option<String>,
     /// Test hook: init panics after its mounts.
     pub panic_test: bool,
     /// What could not be used, in words for the operator.
@@ -65,6 +71,8 @@ impl Default for BootConfig {
             modules: Vec::new(),
             memory_min_mib: None,
             smt: Smt::Off,
+            controller: None,
+            controller_ca: None,
             panic_test: false,
             warnings: Vec::new(),
         }
@@ -126,6 +134,14 @@ impl BootConfig {
                     "keep" => config.smt = Smt::Keep,
                     "off" => config.smt = Smt::Off,
                     _ => config.unusable(&word, "keep or off"),
+                },
+                "stillmetal.controller" => match value.parse() {
+                    Ok(address) => config.controller = Some(address),
+                    Err(_) => config.unusable(&word, "HOST:PORT"),
+                },
+                "stillmetal.ca" => match controller::pin(value) {
+                    Some(pin) => config.controller_ca = Some(pin),
+                    None => config.unusable(&word, "sha256: and 64 hexadecimal digits"),
                 },
                 "stillmetal.panic_test" => config.panic_test = value == "1",
                 key if key.starts_with("stillmetal.") => {

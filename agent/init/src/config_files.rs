@@ -21,6 +21,9 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 const MAX_FILES: usize = 256;
 const MAX_DEPTH: usize = 4;
 
+/// What lets the node join its controller, once. Whoever has it can join in the node's place.
+const JOIN_TOKEN: &str = "join-token";
+
 /// The SSH add-on is an image to be mounted, not a file to be copied.
 pub(crate) const SSH_IMAGE: &str = "ssh.img";
 
@@ -101,10 +104,11 @@ fn move_file(path: &Path, target: &Path, out: &mut Collected) -> Result<(), Conf
     remove(path, fs::remove_file(path))
 }
 
-/// Keys, and whatever came unreadable for others, stay the owner's alone.
+/// Keys, the join token, and whatever came unreadable for others, stay the owner's alone.
 fn mode_for(path: &Path, original: u32) -> u32 {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let secret = name.ends_with(".key") || name == "key.pem" || original & 0o004 == 0;
+    let secret =
+        name.ends_with(".key") || name == "key.pem" || name == JOIN_TOKEN || original & 0o004 == 0;
     if secret { 0o400 } else { 0o444 }
 }
 
@@ -149,7 +153,8 @@ mod tests {
         for (name, file_mode) in [
             ("ca.pem", 0o644),
             ("node.key", 0o644),
-            ("token", 0o400),
+            ("password", 0o400),
+            (JOIN_TOKEN, 0o644),
             ("engine/key.pem", 0o644),
         ] {
             fs::write(from.join(name), name).unwrap();
@@ -158,7 +163,7 @@ mod tests {
         fs::write(from.join(SSH_IMAGE), "hsqs").unwrap();
 
         let collected = collect(&from, &to).unwrap();
-        assert_eq!((collected.files, collected.skipped.len()), (4, 0));
+        assert_eq!((collected.files, collected.skipped.len()), (5, 0));
         assert_eq!(
             fs::read_to_string(to.join("engine/key.pem")).unwrap(),
             "engine/key.pem"
@@ -166,13 +171,14 @@ mod tests {
         let modes = [
             "ca.pem",
             "node.key",
-            "token",
+            "password",
+            JOIN_TOKEN,
             "engine/key.pem",
             "engine",
             "",
         ]
         .map(|name| mode(&to.join(name)));
-        assert_eq!(modes, [0o444, 0o400, 0o400, 0o400, 0o700, 0o700]);
+        assert_eq!(modes, [0o444, 0o400, 0o400, 0o400, 0o400, 0o700, 0o700]);
         let left: Vec<_> = fs::read_dir(&from)
             .unwrap()
             .map(|e| e.unwrap().file_name())

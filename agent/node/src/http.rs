@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use futures_util::future::BoxFuture;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, IF_RANGE, RANGE};
 use hyper::{Method, Request, Response, StatusCode};
 use policy::{Denial, Role};
 use quiet::selftest::SelfTest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stillmetal_proxy::{Body, NodeApi};
+use stillmetal_proxy::{Body, BodyError, NodeApi, Subject};
+use stillmetal_work::documents::{self, Asker, Conditions};
 
 use crate::Node;
 use crate::certify::Found;
@@ -165,6 +167,7 @@ impl Http {
                     Bytes::new(),
                 ))
             }
+            (&Method::GET, ["work", rest @ ..]) => self.work(role, rest, &request).await,
             (&Method::POST, ["power"]) => {
                 admin_only(role, "power the node off or reboot it")?;
                 let wanted: PowerRequest = body(request).await?;
@@ -179,9 +182,57 @@ impl Http {
             }
             (_, ["processes" | "runs"]) => Err(wrong_method(&method, "GET, POST")),
             (_, ["processes" | "runs", _]) => Err(wrong_method(&method, "GET, DELETE")),
+            (_, ["work", ..]) => Err(wrong_method(&method, "GET")),
             (_, ["power"]) => Err(wrong_method(&method, "POST")),
             _ => Err(not_found(&path)),
         }
+    }
+}
+
+impl Http {
+    /// What the node does for its controller: admins see all of it, users what they submitted.
+    async fn work(
+        &self,
+        role: Role,
+        path: &[&str],
+        request: &Request<Incoming>,
+    ) -> Result<Response<Body>, Denial> {
+        let worker = self.node.work().ok_or_else(|| Denial {
+            status: 404,
+            message: "this node works for no controller (stillmetal.controller= makes it join one)"
+                .into(),
+        })?;
+        let subject = request.extensions().get::<Subject>();
+        let asker = match role {
+            Role::Admin => Asker::Admin,
+            Role::User => Asker::User(subject.map(|subject| &*subject.0)),
+        };
+        let header = |name| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|text| text.to_str().ok())
+        };
+        let conditions = Conditions {
+            range: header(RANGE),
+            if_range: header(IF_RANGE),
+        };
+        let answer = documents::answer(worker, asker, path, conditions).await;
+        let answer = answer.ok_or_else(|| not_found(request.uri().path()))?;
+        let frames = answer.body.map_ok(Frame::data);
+        let frames = frames.map_err(|error| Box::new(error) as BodyError);
+        let mut response = Response::builder()
+            .status(answer.status)
+            .header(CONTENT_LENGTH, answer.length);
+        for (name, value) in answer.headers {
+            response = response.header(name, value);
+        }
+        response
+            .body(StreamBody::new(frames).boxed())
+            .map_err(|error| Denial {
+                status: 500,
+                message: format!("answer: {error}"),
+            })
     }
 }
 
@@ -209,7 +260,7 @@ fn not_found(path: &str) -> Denial {
     Denial {
         status: 404,
         message: format!(
-            "no resource {path}; there are /stillmetal/v1/{{health,node,counters,manifest,certificates,runs,selftest,processes,power}}"
+            "no resource {path}; there are /stillmetal/v1/{{health,node,counters,manifest,certificates,runs,selftest,processes,work,power}}"
         ),
     }
 }

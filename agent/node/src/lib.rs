@@ -7,7 +7,9 @@
 pub mod certify;
 pub mod cgroups;
 pub mod engine;
+pub mod facts;
 mod http;
+pub mod jobs;
 mod node;
 pub mod placement;
 pub mod power;

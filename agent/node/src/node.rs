@@ -1,7 +1,7 @@
 //! The node as a whole: what it is, what runs on it, what it can say of itself.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::counters::TaskCounters;
@@ -12,6 +12,7 @@ use host::Tree;
 use policy::{Denial, NodeFacts};
 use stillmetal_tune::Plan;
 use stillmetal_tune::apply::{Reach, drift};
+use stillmetal_work::Worker;
 
 use crate::certify::Certifier;
 use crate::cgroups;
@@ -31,6 +32,7 @@ const MANIFEST_BYTES: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Node {
     parts: Parts,
+    work: OnceLock<Worker>,
 }
 
 /// What tuning found, once it has finished.
@@ -62,7 +64,26 @@ impl std::fmt::Debug for Parts {
 impl Node {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self { parts }
+        Self {
+            parts,
+            work: OnceLock::new(),
+        }
+    }
+
+    /// From here on the API shows what the node does for its controller.
+    pub fn set_work(&self, work: Worker) {
+        // there is one controller, and one worker for it
+        drop(self.work.set(work));
+    }
+
+    /// `None`: the node has no controller, or does not work for it yet.
+    #[must_use]
+    pub fn work(&self) -> Option<&Worker> {
+        self.work.get()
+    }
+
+    pub(crate) fn tree(&self) -> &dyn Tree {
+        &*self.parts.tree
     }
 
     /// Takes over what tuning found: from here on pinned work can be judged.

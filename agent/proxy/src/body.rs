@@ -7,8 +7,8 @@ use hyper::body::{Body as _, Incoming};
 use policy::{BodyRule, Checked, Endpoint, Role};
 use tokio::time::timeout;
 
-use crate::listener::Shared;
 use crate::respond::{Refusal, full};
+use crate::service::Shared;
 use crate::traits::{Body, BodyError};
 
 /// A raw body before a hijack; the engine's API has none that is longer.

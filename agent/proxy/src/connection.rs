@@ -2,27 +2,24 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
+use hop::{Busy, SocketWatch, Timed, tend};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Busy, Timed};
 use crate::forward;
-use crate::listener::{Shared, tend};
-use crate::peer::{Line, Peer, PeerError, Place};
+use crate::peer::{Holder, Line, Peer, PeerError, Place};
 use crate::respond;
+use crate::service::Shared;
 use crate::traits::Body;
 
 /// Runs in a task of its own: nothing that a peer does or omits reaches the accept loop.
@@ -36,8 +33,8 @@ pub(crate) async fn serve(
     if let Err(error) = tend(&stream) {
         tracing::debug!(%from, %error, "socket options refused");
     }
-    // Outlives the TLS stream, see `linger`.
-    let Ok(descriptor) = stream.as_fd().try_clone_to_owned() else {
+    // Outlives the TLS stream, for its last moments.
+    let Ok(socket) = SocketWatch::of(&stream) else {
         return;
     };
     let handshake = timeout(shared.limits.handshake_deadline, acceptor.accept(stream));
@@ -64,19 +61,34 @@ pub(crate) async fn serve(
     let place = certificates.and_then(<[_]>::first).and_then(|certificate| {
         let limits = &shared.limits;
         shared.census.enter(
-            certificate,
+            Holder::Certificate(certificate.to_vec()),
             limits.connections,
             limits.connections_per_certificate,
         )
     });
+    let caller = Caller::new(peer, place, socket.clone().gone());
+    if let Ended::Http = until_cut(shared, tls, caller).await {
+        socket.linger().await;
+    }
+}
+
+/// Serves what is authenticated already.
+pub(crate) async fn serve_stream<IO>(shared: Arc<Shared>, io: IO, caller: Caller)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    // Whoever carries the stream takes care of what is under way when it is dropped.
+    until_cut(shared, io, caller).await;
+}
+
+async fn until_cut<IO>(shared: Arc<Shared>, io: IO, caller: Caller) -> Ended
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let cut = shared.cut.clone();
-    let caller = Caller::new(peer, place, &descriptor);
-    let ended = tokio::select! {
+    tokio::select! {
         () = cut.cancelled() => Ended::Cut,
-        ended = talk(shared, tls, caller) => ended,
-    };
-    if let Ended::Http = ended {
-        linger(descriptor).await;
+        ended = talk(shared, io, caller) => ended,
     }
 }
 
@@ -88,7 +100,10 @@ enum Ended {
     Cut,
 }
 
-async fn talk(shared: Arc<Shared>, tls: TlsStream<TcpStream>, caller: Caller) -> Ended {
+async fn talk<IO>(shared: Arc<Shared>, io: IO, caller: Caller) -> Ended
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let limits = &shared.limits;
     let mut refusal = None;
     if matches!(caller, Caller::Nobody(..)) {
@@ -99,7 +114,7 @@ async fn talk(shared: Arc<Shared>, tls: TlsStream<TcpStream>, caller: Caller) ->
     }
     let busy = Busy::default();
     let io = Timed::new(
-        tls,
+        io,
         busy.clone(),
         limits.header_deadline,
         limits.keep_alive_idle,
@@ -130,31 +145,26 @@ async fn talk(shared: Arc<Shared>, tls: TlsStream<TcpStream>, caller: Caller) ->
     }
 }
 
-enum Caller {
+pub(crate) enum Caller {
     Known(Peer, Arc<Line>),
     /// Told why and sent away.
     Nobody(StatusCode, String),
 }
 
 impl Caller {
-    fn new(peer: Result<Peer, PeerError>, place: Option<Place>, socket: &OwnedFd) -> Self {
-        match (peer, place, socket.try_clone()) {
-            (Err(reason), ..) => Self::Nobody(StatusCode::FORBIDDEN, reason.to_string()),
-            (Ok(_), None, _) => Self::Nobody(
+    /// `gone` is over when the peer has left.
+    pub(crate) fn new(
+        peer: Result<Peer, PeerError>,
+        place: Option<Place>,
+        gone: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        match (peer, place) {
+            (Err(reason), _) => Self::Nobody(StatusCode::FORBIDDEN, reason.to_string()),
+            (Ok(_), None) => Self::Nobody(
                 StatusCode::TOO_MANY_REQUESTS,
-                "too many connections at once, in all or with this certificate; close some".into(),
+                "too many connections at once, in all or of this client; close some".into(),
             ),
-            (Ok(_), _, Err(_)) => Self::Nobody(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the node has no file descriptors left; try again later".into(),
-            ),
-            (Ok(peer), Some(place), Ok(socket)) => Self::Known(
-                peer,
-                Arc::new(Line {
-                    _place: place,
-                    socket,
-                }),
-            ),
+            (Ok(peer), Some(place)) => Self::Known(peer, Arc::new(Line::new(place, gone))),
         }
     }
 }
@@ -171,32 +181,4 @@ async fn answer(
             forward::answer(shared, peer, line, busy.begin(), request).await
         }
     })
-}
-
-/// How long and how much a client may go on sending after its answer.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
-
-/// Closing a socket in which unread bytes lie makes the kernel send a reset, and the reset can
-/// destroy the answer that the peer has not read yet (RFC 9112 §9.6). So: end our half, read what
-/// still comes for a moment, then close.
-async fn linger(descriptor: OwnedFd) {
-    let Ok(mut stream) = TcpStream::from_std(descriptor.into()) else {
-        return;
-    };
-    if stream.shutdown().await.is_err() {
-        return;
-    }
-    let drain = async {
-        let mut scratch = vec![0; 16 * 1024];
-        let mut left = LINGER_BYTES;
-        while let Ok(count @ 1..) = stream.read(&mut scratch).await {
-            left = left.saturating_sub(count);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    // Whether the time is over or the stream is: it is closed either way.
-    drop(timeout(LINGER, drain).await);
 }

@@ -1,6 +1,7 @@
 //! Creating a container: CPUs first, then the engine.
 
 use bytes::Bytes;
+use hop::headers::strip_hop_by_hop;
 use hyper::{Response, StatusCode};
 use policy::{Checked, PlacementRequest};
 use tokio::time::timeout;
@@ -8,7 +9,6 @@ use tokio::time::timeout;
 use crate::body::Prepared;
 use crate::engine_client::{EngineError, collect};
 use crate::forward::{Context, Head, without_extensions};
-use crate::headers;
 use crate::respond::{Refusal, full};
 use crate::traits::{Body, Claimed};
 
@@ -88,7 +88,7 @@ async fn ask(context: &Context, head: Head, body: Body) -> Result<Outcome, Refus
     let answer = async {
         let response = context.engine.send(head.request(body)).await?;
         let (mut parts, body) = response.into_parts();
-        headers::strip_response(&mut parts.headers);
+        strip_hop_by_hop(&mut parts.headers);
         let bytes = collect(body, limits.inspect_bytes).await?;
         Ok::<_, EngineError>(Outcome {
             parts: without_extensions(parts),

@@ -2,25 +2,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hop::Answer;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::listener::Shared;
 use crate::respond::{Refusal, full};
+use crate::service::Shared;
 use crate::traits::{Body, BodyError, EngineStatus};
 
 /// Why the engine gave no answer.
@@ -77,7 +70,7 @@ impl EngineClient {
     pub(crate) async fn send(
         &self,
         request: Request<Body>,
-    ) -> Result<Response<EngineBody>, EngineError> {
+    ) -> Result<Response<Answer>, EngineError> {
         let failed = |source| EngineError::Connect {
             socket: self.socket.to_path_buf(),
             source,
@@ -89,32 +82,9 @@ impl EngineClient {
         .await
         .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
         .map_err(failed)?;
-        let lenient = Arc::new(AtomicBool::new(true));
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(256 * 1024)
-            .handshake(TokioIo::new(EngineIo {
-                stream,
-                lenient: Arc::clone(&lenient),
-            }))
+        hop::ask(stream, request, &self.shared.tasks)
             .await
-            .map_err(EngineError::Broken)?;
-        let task = self.shared.tasks.spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "engine connection ended");
-            }
-        });
-        let guard = AbortOnDrop(task.abort_handle());
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(EngineError::Broken)?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            lenient.store(false, Ordering::Relaxed);
-        }
-        Ok(response.map(|inner| EngineBody {
-            inner,
-            _guard: guard,
-        }))
+            .map_err(EngineError::Broken)
     }
 
     /// A question of the proxy's own with a short answer.
@@ -175,7 +145,7 @@ pub(crate) enum Found {
 }
 
 /// Reads a whole answer of bounded length.
-pub(crate) async fn collect(body: EngineBody, limit: usize) -> Result<Bytes, EngineError> {
+pub(crate) async fn collect(body: Answer, limit: usize) -> Result<Bytes, EngineError> {
     let collected = Limited::new(body, limit)
         .collect()
         .await
@@ -194,94 +164,4 @@ pub(crate) fn segment(text: &str) -> String {
         }
     }
     encoded
-}
-
-#[derive(Debug)]
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// An answer's body; dropping it closes the connection to the engine.
-#[derive(Debug)]
-pub(crate) struct EngineBody {
-    inner: Incoming,
-    _guard: AbortOnDrop,
-}
-
-impl hyper::body::Body for EngineBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.get_mut().inner)
-            .poll_frame(cx)
-            .map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// The engine may refuse an upload and close before it has read it. The broken pipe must not hide
-/// the answer that lies in the socket already, so from then on writing goes nowhere; an engine that
-/// died without an answer shows when it is read. A hijacked stream is exempt.
-#[derive(Debug)]
-struct EngineIo {
-    stream: UnixStream,
-    lenient: Arc<AtomicBool>,
-}
-
-impl AsyncRead for EngineIo {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for EngineIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.stream).poll_write(cx, buf) {
-            Poll::Ready(Err(error))
-                if closed_by_peer(&error) && this.lenient.load(Ordering::Relaxed) =>
-            {
-                Poll::Ready(Ok(buf.len()))
-            }
-            other => other,
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
-fn closed_by_peer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-    )
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hop::headers::{set_upgrade, strip_hop_by_hop};
+use hop::{BusyGuard, Held};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -10,12 +12,11 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use policy::{BodyRule, Endpoint, Role};
 
 use crate::audit::Audit;
-use crate::clock::{BusyGuard, Held};
 use crate::engine_client::EngineClient;
-use crate::listener::Shared;
 use crate::peer::{Line, Peer};
 use crate::respond::Refusal;
-use crate::traits::{Body, BodyError};
+use crate::service::Shared;
+use crate::traits::{Body, BodyError, Subject};
 use crate::{body, create, events, headers, inspect, start, store, subjects, upgrade};
 
 /// The node's own API.
@@ -34,10 +35,12 @@ pub(crate) async fn answer(
     peer: &Peer,
     line: &Arc<Line>,
     busy: BusyGuard,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
     let mut audit = Audit::begin(request.method(), request.uri(), peer);
     let response = if request.uri().path().starts_with(OWN) {
+        let subject = Subject(Arc::clone(&peer.subject));
+        request.extensions_mut().insert(subject);
         shared.parts.node_api.handle(peer.role, request).await
     } else {
         proxied(shared, peer.role, line, &busy, request, &mut audit)
@@ -46,7 +49,7 @@ pub(crate) async fn answer(
     };
     audit.answered(response.status());
     // The connection counts as busy until the last byte of the answer.
-    response.map(|body| Held { body, _busy: busy }.boxed())
+    response.map(|body| Held::new(body, busy).boxed())
 }
 
 async fn proxied(
@@ -155,7 +158,7 @@ impl Head {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         if let Some(protocol) = protocol {
-            headers::set_upgrade(&mut headers, protocol);
+            set_upgrade(&mut headers, protocol);
         }
         Ok(Self {
             method,
@@ -179,7 +182,7 @@ where
     B: hyper::body::Body<Data = Bytes, Error = BodyError> + Send + Sync + 'static,
 {
     let (mut parts, body) = response.into_parts();
-    headers::strip_response(&mut parts.headers);
+    strip_hop_by_hop(&mut parts.headers);
     Response::from_parts(without_extensions(parts), body.boxed())
 }
 

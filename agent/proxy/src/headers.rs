@@ -1,9 +1,8 @@
-//! Which headers pass.
+//! Which headers pass to the engine.
 
 use hyper::HeaderMap;
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT,
 };
 
 /// What a request may tell the engine. Length, framing and host are the proxy's own business, and
@@ -12,16 +11,6 @@ const REQUEST: [HeaderName; 4] = [ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AG
 const REQUEST_REGISTRY: [&str; 2] = ["x-registry-auth", "x-registry-config"];
 /// Sent with `POST /session`: name, key and offered methods of a buildkit session.
 const REQUEST_SESSION: &str = "x-docker-expose-session-";
-
-/// Meaningful between two neighbours only (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [&str; 6] = [
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-];
 
 /// The headers of a forwarded request.
 pub(crate) fn request(from: &HeaderMap) -> HeaderMap {
@@ -37,32 +26,6 @@ pub(crate) fn request(from: &HeaderMap) -> HeaderMap {
     }
     to.insert(HOST, HeaderValue::from_static("docker"));
     to
-}
-
-/// Takes out of the engine's answer what concerned only the engine's connection.
-pub(crate) fn strip_response(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-/// Says that the connection changes to `protocol` after these headers.
-pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, protocol);
 }
 
 #[cfg(test)]
@@ -97,20 +60,5 @@ mod tests {
             ]
         );
         assert_eq!(to["host"], "docker");
-    }
-
-    #[test]
-    fn hop_by_hop_answers_are_stripped_including_named_ones() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, x-private"),
-            ("x-private", "1"),
-            ("te", "x"),
-            ("server", "Docker"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        strip_response(&mut headers);
-        assert_eq!(headers.keys().collect::<Vec<_>>(), ["server"]);
     }
 }

@@ -1,11 +1,12 @@
 //! A container as its user described it: placement puts back what the proxy had rewritten.
 
+use hop::Answer;
+use hop::headers::strip_hop_by_hop;
 use hyper::Response;
 use hyper::header::CONTENT_LENGTH;
 
-use crate::engine_client::{EngineBody, EngineError, collect};
+use crate::engine_client::{EngineError, collect};
 use crate::forward::{Context, without_extensions};
-use crate::headers;
 use crate::respond::{Refusal, full};
 use crate::traits::Body;
 
@@ -13,10 +14,10 @@ use crate::traits::Body;
 /// for byte.
 pub(crate) async fn restore(
     context: &Context,
-    response: Response<EngineBody>,
+    response: Response<Answer>,
 ) -> Result<Response<Body>, Refusal> {
     let (mut parts, body) = response.into_parts();
-    headers::strip_response(&mut parts.headers);
+    strip_hop_by_hop(&mut parts.headers);
     let bytes = collect(body, context.shared.limits.inspect_bytes).await?;
     let mut value: serde_json::Value =
         serde_json::from_slice(&bytes).map_err(|_| EngineError::NotJson {

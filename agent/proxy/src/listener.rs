@@ -1,4 +1,4 @@
-//! The listening socket, the accept loop and the end of it all.
+//! The listening socket and the accept loop.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,21 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pki::rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::connection;
-use crate::events::EventLog;
 use crate::limits::Limits;
-use crate::peer::Census;
-use crate::traits::{EngineGate, NodeApi, Placement};
-
-/// Beyond this many, connections that are not to be served are closed without a word.
-const REFUSALS: usize = 64;
+use crate::service::{Parts, Service, Shared};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -37,47 +30,13 @@ pub enum Error {
     },
 }
 
-/// What the node puts behind the proxy.
-#[derive(Clone)]
-pub struct Parts {
-    /// Who may run where.
-    pub placement: Arc<dyn Placement>,
-    /// Everything under `/stillmetal/`.
-    pub node_api: Arc<dyn NodeApi>,
-    /// Whether and where the engine listens.
-    pub engine: Arc<dyn EngineGate>,
-    /// What the node adds to the engine's events.
-    pub events: EventLog,
-}
-
-impl fmt::Debug for Parts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").finish_non_exhaustive()
-    }
-}
-
-/// What every connection and request of one server needs.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) parts: Parts,
-    pub(crate) limits: Limits,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) census: Arc<Census>,
-    /// Connections that are told at once why they are not served.
-    pub(crate) refusals: Semaphore,
-    /// No new requests.
-    pub(crate) drain: CancellationToken,
-    /// No more bytes either.
-    pub(crate) cut: CancellationToken,
-}
-
-/// The container API of one node.
+/// The container API of one node on a port of its own.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     acceptor: TlsAcceptor,
-    parts: Parts,
-    limits: Limits,
+    service: Service,
+    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for Server {
@@ -89,7 +48,7 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Listens; connections wait in the kernel's queue until [`Server::run`].
+    /// A service of its own with default limits, listening; see [`Service::listen`].
     ///
     /// # Errors
     /// When the address cannot be listened on.
@@ -98,6 +57,17 @@ impl Server {
         tls: Arc<ServerConfig>,
         parts: Parts,
     ) -> Result<Self, Error> {
+        Service::new(parts, Limits::default())
+            .listen(address, tls)
+            .await
+    }
+
+    pub(crate) async fn open(
+        service: Service,
+        shared: Arc<Shared>,
+        address: SocketAddr,
+        tls: Arc<ServerConfig>,
+    ) -> Result<Self, Error> {
         let failed = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -105,16 +75,9 @@ impl Server {
             listener,
             address,
             acceptor: tls.into(),
-            parts,
-            limits: Limits::default(),
+            service,
+            shared,
         })
-    }
-
-    /// Other bounds than the default ones.
-    #[must_use]
-    pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
     }
 
     /// Where it listens.
@@ -122,23 +85,15 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown`; then lets answers in progress end, within [`Limits::drain`], and
-    /// cuts off the rest. No task of the server outlives this.
+    /// Serves until `shutdown`; then the whole service [ends](Service::end).
     pub async fn run(self, shutdown: CancellationToken) {
-        let shared = Arc::new(Shared {
-            parts: self.parts,
-            limits: self.limits,
-            tasks: TaskTracker::new(),
-            census: Arc::default(),
-            refusals: Semaphore::new(REFUSALS),
-            drain: shutdown.clone(),
-            cut: CancellationToken::new(),
-        });
+        let shared = self.shared;
         let mut handshakes = Handshakes::new(shared.limits.handshakes);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                () = shared.drain.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
@@ -161,14 +116,7 @@ impl Server {
             }
         }
         drop(self.listener);
-        shared.tasks.close();
-        if timeout(shared.limits.drain, shared.tasks.wait())
-            .await
-            .is_err()
-        {
-            shared.cut.cancel();
-            shared.tasks.wait().await;
-        }
+        self.service.end().await;
     }
 }
 
@@ -199,16 +147,4 @@ impl Handshakes {
         self.waiting.push_back(token.clone());
         token
     }
-}
-
-/// What a socket needs so that a peer that vanished without a word is noticed.
-pub(crate) fn tend(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    socket.set_tcp_keepalive(
-        &socket2::TcpKeepalive::new()
-            .with_time(Duration::from_secs(30))
-            .with_interval(Duration::from_secs(10))
-            .with_retries(3),
-    )
 }

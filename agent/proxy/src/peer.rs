@@ -1,13 +1,13 @@
 //! Who is at the other end, and how many connections it has.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use pki::rustls::pki_types::CertificateDer;
 use policy::Role;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 /// The holder of a client certificate.
 #[derive(Debug, Clone)]
@@ -17,29 +17,36 @@ pub(crate) struct Peer {
 }
 
 /// A connection in service, for as long as any part of it is.
-#[derive(Debug)]
 pub(crate) struct Line {
-    pub(crate) _place: Place,
-    /// The socket below TLS.
-    pub(crate) socket: OwnedFd,
+    _place: Place,
+    gone: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl Line {
-    /// Waits until the kernel has given the connection up: reset by the peer, or silent despite
-    /// keep-alive probes. Nobody notices by reading, once the peer has ended its half.
-    pub(crate) async fn died(&self) {
-        // A descriptor of its own, since the kernel queues readiness per descriptor.
-        let watch = self
-            .socket
-            .try_clone()
-            .and_then(|socket| TcpStream::from_std(std::net::TcpStream::from(socket)));
-        match watch {
-            Ok(watch) => drop(watch.ready(Interest::ERROR).await),
-            Err(error) => {
-                tracing::debug!(%error, "connection cannot be watched");
-                std::future::pending::<()>().await;
-            }
+    pub(crate) fn new(place: Place, gone: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self {
+            _place: place,
+            gone: Mutex::new(Some(gone.boxed())),
         }
+    }
+
+    /// Waits until the peer has left. Only once: whoever has taken the connection over asks.
+    pub(crate) async fn gone(&self) {
+        let gone = self
+            .gone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match gone {
+            Some(gone) => gone.await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").finish_non_exhaustive()
     }
 }
 
@@ -59,7 +66,7 @@ impl Peer {
         let certificate = certificates
             .and_then(<[_]>::first)
             .ok_or(PeerError::NoCertificate)?;
-        let pki::Peer { role, subject } = pki::peer_role(certificate)?;
+        let pki::Peer { role, subject, .. } = pki::peer_of(certificate)?;
         match role.parse() {
             Ok(role) => Ok(Self {
                 role,
@@ -70,7 +77,16 @@ impl Peer {
     }
 }
 
-/// Connections in service, counted by certificate so that one cannot crowd out the others.
+/// Whose connections are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Holder {
+    /// Of the node's own port.
+    Certificate(Vec<u8>),
+    /// Authenticated by somebody else.
+    User(String),
+}
+
+/// Connections in service, counted by holder so that one cannot crowd out the others.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     counts: Mutex<Counts>,
@@ -79,34 +95,34 @@ pub(crate) struct Census {
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
-    by_certificate: HashMap<Vec<u8>, usize>,
+    by_holder: HashMap<Holder, usize>,
 }
 
 /// A place in the census, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     census: Arc<Census>,
-    certificate: Vec<u8>,
+    holder: Holder,
 }
 
 impl Census {
-    /// A place, unless all, or all of this certificate, are taken.
+    /// A place, unless all, or all of this holder, are taken.
     pub(crate) fn enter(
         self: &Arc<Self>,
-        certificate: &[u8],
+        holder: Holder,
         limit: usize,
-        limit_per_certificate: usize,
+        limit_per_holder: usize,
     ) -> Option<Place> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = counts.by_certificate.get(certificate).copied().unwrap_or(0);
-        if counts.total >= limit || own >= limit_per_certificate {
+        let own = counts.by_holder.get(&holder).copied().unwrap_or(0);
+        if counts.total >= limit || own >= limit_per_holder {
             return None;
         }
         counts.total += 1;
-        counts.by_certificate.insert(certificate.to_vec(), own + 1);
+        counts.by_holder.insert(holder.clone(), own + 1);
         Some(Place {
             census: Arc::clone(self),
-            certificate: certificate.to_vec(),
+            holder,
         })
     }
 }
@@ -119,10 +135,10 @@ impl Drop for Place {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         counts.total -= 1;
-        if let Some(own) = counts.by_certificate.get_mut(&self.certificate) {
+        if let Some(own) = counts.by_holder.get_mut(&self.holder) {
             *own -= 1;
             if *own == 0 {
-                counts.by_certificate.remove(&self.certificate);
+                counts.by_holder.remove(&self.holder);
             }
         }
     }
@@ -133,14 +149,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_limited_per_certificate_and_given_back() {
+    fn places_are_limited_per_holder_and_given_back() {
         let census = Arc::new(Census::default());
-        let first = census.enter(b"a", 3, 2).unwrap();
-        let _second = census.enter(b"a", 3, 2).unwrap();
-        assert!(census.enter(b"a", 3, 2).is_none());
-        let _other = census.enter(b"b", 3, 2).unwrap();
-        assert!(census.enter(b"c", 3, 2).is_none());
+        let enter = |name: &str| census.enter(Holder::User(name.into()), 3, 2);
+        let first = enter("a").unwrap();
+        let _second = enter("a").unwrap();
+        assert!(enter("a").is_none());
+        let _other = census
+            .enter(Holder::Certificate(b"a".into()), 3, 2)
+            .unwrap();
+        assert!(enter("c").is_none());
         drop(first);
-        let _again = census.enter(b"a", 3, 2).unwrap();
+        let _again = enter("a").unwrap();
     }
 }

@@ -2,12 +2,12 @@
 //! device", and not how much there is: that is added here.
 
 use bytes::Bytes;
+use hop::Answer;
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use policy::Endpoint;
 
-use crate::engine_client::EngineBody;
 use crate::forward;
 use crate::traits::{Body, StoreSpace};
 
@@ -25,7 +25,7 @@ pub(crate) fn is_filled_by(endpoint: &Endpoint) -> bool {
 /// The answer as it comes, with bytes beside the engine's words. The engine writes each JSON
 /// message at once, so its words are looked for in each piece alone.
 pub(crate) fn explain(
-    response: Response<EngineBody>,
+    response: Response<Answer>,
     space: impl Fn() -> Option<StoreSpace> + Send + Sync + 'static,
 ) -> Response<Body> {
     let (mut parts, body) = response.into_parts();

@@ -2,6 +2,7 @@
 //! the engine's state. `agent/node` implements them; the tests have fakes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -57,6 +58,11 @@ pub trait Placement: Send + Sync + 'static {
     /// `CpusetCpus`, `CpusetMems`, `Runtime`), and adds what the node knows of its last run.
     fn restore_view(&self, inspect: &mut serde_json::Value);
 }
+
+/// Who asks, by the certificate's common name: in the extensions of each request that a [`NodeApi`]
+/// gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject(pub Arc<str>);
 
 /// Everything under `/stillmetal/`.
 pub trait NodeApi: Send + Sync + 'static {

@@ -2,22 +2,19 @@
 
 use std::sync::Arc;
 
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use hop::headers::{asked_upgrade, set_upgrade, strip_hop_by_hop};
+use hop::{Answer, BusyGuard, Hijack, Resets, Traffic};
+use hyper::header::{HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use policy::{Checked, Endpoint, Route};
-use tokio::time::timeout;
 
-use crate::clock::BusyGuard;
 use crate::create::query_value;
-use crate::engine_client::{EngineBody, EngineClient, Found};
+use crate::engine_client::{EngineClient, Found};
 use crate::forward::{Context, without_extensions};
-use crate::headers;
-use crate::listener::Shared;
 use crate::peer::Line;
 use crate::respond::{Refusal, full};
-use crate::splice;
+use crate::service::Shared;
 use crate::subjects;
 use crate::traits::Body;
 
@@ -33,16 +30,12 @@ pub(crate) fn asked(
             | Endpoint::Session
             | Endpoint::Grpc
     );
-    let wants = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
-    let protocol = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
-    match (can, wants, protocol) {
-        (false, ..) => Ok(None),
-        (true, true, Some(protocol)) => ["tcp", "h2c"]
+    if !can {
+        return Ok(None);
+    }
+    let protocol = asked_upgrade(headers).and_then(|value| value.to_str().ok());
+    match protocol {
+        Some(protocol) => ["tcp", "h2c"]
             .into_iter()
             .find(|known| protocol.eq_ignore_ascii_case(known))
             .map(|known| Some(HeaderValue::from_static(known)))
@@ -51,10 +44,10 @@ pub(crate) fn asked(
                     "cannot upgrade to {protocol:?}; this request takes Upgrade: tcp or h2c"
                 ))
             }),
-        (true, ..) if matches!(endpoint, Endpoint::Session | Endpoint::Grpc) => {
+        None if matches!(endpoint, Endpoint::Session | Endpoint::Grpc) => {
             Err(needs_upgrade("a session"))
         }
-        (true, ..) => Ok(None),
+        None => Ok(None),
     }
 }
 
@@ -102,68 +95,41 @@ pub(crate) fn hand_over(
     context: &Context,
     busy: &BusyGuard,
     client: OnUpgrade,
-    mut response: Response<EngineBody>,
+    mut response: Response<Answer>,
 ) -> Result<Response<Body>, Refusal> {
     let protocol = response
         .headers()
         .get(UPGRADE)
         .cloned()
         .unwrap_or_else(|| HeaderValue::from_static("tcp"));
-    let engine = hyper::upgrade::on(&mut response);
-    let (mut parts, engine_body) = response.into_parts();
-    headers::strip_response(&mut parts.headers);
-    headers::set_upgrade(&mut parts.headers, protocol);
+    let server = hyper::upgrade::on(&mut response);
+    let (mut parts, answer) = response.into_parts();
+    strip_hop_by_hop(&mut parts.headers);
+    set_upgrade(&mut parts.headers, protocol);
     parts.status = StatusCode::SWITCHING_PROTOCOLS;
     busy.hijack();
-    let joined = Joined {
-        shared: Arc::clone(&context.shared),
-        line: Arc::clone(&context.line),
-        engine_body,
+    let hijack = Hijack {
+        client,
+        server,
+        answer,
+        resets: Resets::AreEnds,
     };
-    context.shared.tasks.spawn(joined.run(client, engine));
+    let (shared, line) = (Arc::clone(&context.shared), Arc::clone(&context.line));
+    context.shared.tasks.spawn(pass_on(hijack, shared, line));
     Ok(Response::from_parts(without_extensions(parts), full("")))
 }
 
-struct Joined {
-    shared: Arc<Shared>,
-    /// The connection counts until it is closed.
-    line: Arc<Line>,
-    /// Keeps the engine's connection alive until hyper has handed it over.
-    engine_body: EngineBody,
-}
-
-impl Joined {
-    async fn run(self, client: OnUpgrade, engine: OnUpgrade) {
-        let limits = &self.shared.limits;
-        // Both sides have agreed; what is left is the 101 on its way to the client.
-        let both = timeout(limits.handshake_deadline, async {
-            tokio::try_join!(client, engine)
-        });
-        let streams = tokio::select! {
-            () = self.shared.cut.cancelled() => return,
-            both = both => both,
-        };
-        let (client, engine) = match streams {
-            Ok(Ok(streams)) => streams,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "upgrade given up");
-                return;
-            }
-            Err(_) => {
-                tracing::debug!("upgrade not completed in time");
-                return;
-            }
-        };
-        drop(self.engine_body);
-        tokio::select! {
-            () = self.shared.cut.cancelled() => {}
-            () = self.line.died() => tracing::debug!("client of a hijacked stream vanished"),
-            result = splice::join(TokioIo::new(client), TokioIo::new(engine), limits.half_closed_idle) => {
-                match result {
-                    Ok(bytes) => tracing::debug!(?bytes, "hijacked stream ended"),
-                    Err(error) => tracing::debug!(%error, "hijacked stream broke"),
-                }
-            }
+/// The line counts as a connection until the stream has ended.
+async fn pass_on(hijack: Hijack, shared: Arc<Shared>, line: Arc<Line>) {
+    let limits = &shared.limits;
+    let traffic = Traffic::default();
+    let passing = hijack.run(limits.handshake_deadline, limits.half_closed_idle, &traffic);
+    tokio::select! {
+        () = shared.cut.cancelled() => {}
+        () = line.gone() => tracing::debug!("client of a hijacked stream vanished"),
+        ended = passing => match ended {
+            Ok(()) => tracing::debug!(?traffic, "hijacked stream ended"),
+            Err(error) => tracing::debug!(%error, "hijacked stream broke"),
         }
     }
 }

@@ -1,10 +1,22 @@
-//! Wire types of `/stillmetal/v1`: plain serde structures shared by node, controller and client.
+//! Wire types: plain serde structures shared by node, controller and client.
+//!
+//! `/stillmetal/v1` of a node: [`node`], [`counters`], [`report`], [`process`], [`run`]. `/v1` of the
+//! controller: [`job`], [`fleet`], [`queue`], [`image`], [`event`], [`problem`]. Between the two: [`work`].
 //!
 //! No logic beyond what keeps a value well formed; depends on neither tokio, hyper nor nix.
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod event;
+pub mod fleet;
+pub mod image;
+pub mod job;
 pub mod node;
+pub mod problem;
 pub mod process;
+pub mod queue;
 pub mod report;
 pub mod run;
+#[cfg(feature = "openapi")]
+mod schema;
+pub mod work;

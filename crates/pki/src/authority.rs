@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 
 use crate::Error;
+use crate::provider::random;
 use crate::role::{NODE_ROLE, ROLE_PREFIX};
 
 /// The roles that a client certificate can carry.
@@ -122,12 +123,20 @@ impl Authority {
     /// # Errors
     /// When the key or the certificate cannot be made.
     pub fn generate(name: &str) -> Result<Self, Error> {
+        Self::generate_for(name, Validity::days(AUTHORITY_DAYS))
+    }
+
+    /// As [`Authority::generate`], for a time of one's own.
+    ///
+    /// # Errors
+    /// When the key or the certificate cannot be made.
+    pub fn generate_for(name: &str, validity: Validity) -> Result<Self, Error> {
         let failed = |source| Error::Issue {
             subject: name.to_owned(),
             source,
         };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        let mut params = blank(name, Validity::days(AUTHORITY_DAYS));
+        let mut params = blank(name, validity);
         // No intermediate authorities below this one.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -175,7 +184,7 @@ impl Authority {
         for name in names {
             params.subject_alt_names.push(alt_name(name)?);
         }
-        params.subject_alt_names.push(role_name(NODE_ROLE)?);
+        params.subject_alt_names.push(uri(ROLE_PREFIX, NODE_ROLE)?);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(subject, params)
     }
@@ -204,28 +213,51 @@ impl Authority {
         validity: Validity,
     ) -> Result<Issued, Error> {
         let mut params = blank(name, validity);
-        params.subject_alt_names.push(role_name(role)?);
+        params.subject_alt_names.push(uri(ROLE_PREFIX, role)?);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(name, params)
     }
 
-    fn sign(&self, subject: &str, mut params: CertificateParams) -> Result<Issued, Error> {
-        let failed = |source| Error::Issue {
-            subject: subject.to_owned(),
-            source,
-        };
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        let cert = params.signed_by(&key, &self.issuer).map_err(failed)?;
+    /// For a new key.
+    pub(crate) fn sign(&self, subject: &str, params: CertificateParams) -> Result<Issued, Error> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|source| {
+            let subject = subject.to_owned();
+            Error::Issue { subject, source }
+        })?;
         Ok(Issued {
-            cert_pem: cert.pem(),
+            cert_pem: self.sign_key(subject, params, &key)?,
             key_pem: key.serialize_pem(),
         })
     }
+
+    /// For this key; returns PEM.
+    pub(crate) fn sign_key(
+        &self,
+        subject: &str,
+        mut params: CertificateParams,
+        key: &impl PublicKeyData,
+    ) -> Result<String, Error> {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(serial()?);
+        let cert = params
+            .signed_by(key, &self.issuer)
+            .map_err(|source| Error::Issue {
+                subject: subject.to_owned(),
+                source,
+            })?;
+        Ok(cert.pem())
+    }
 }
 
-fn blank(common_name: &str, validity: Validity) -> CertificateParams {
+/// 128 bits, of which 126 are random: positive and of one length, so that each has one text.
+fn serial() -> Result<SerialNumber, Error> {
+    let mut number: [u8; 16] = random()?;
+    number[0] = number[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&number))
+}
+
+pub(crate) fn blank(common_name: &str, validity: Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params
@@ -236,7 +268,7 @@ fn blank(common_name: &str, validity: Validity) -> CertificateParams {
     params
 }
 
-fn alt_name(name: &str) -> Result<SanType, Error> {
+pub(crate) fn alt_name(name: &str) -> Result<SanType, Error> {
     if let Ok(address) = IpAddr::from_str(name) {
         return Ok(SanType::IpAddress(address));
     }
@@ -249,8 +281,8 @@ fn alt_name(name: &str) -> Result<SanType, Error> {
         })
 }
 
-fn role_name(role: &str) -> Result<SanType, Error> {
-    let uri = format!("{ROLE_PREFIX}{role}");
+pub(crate) fn uri(prefix: &str, word: &str) -> Result<SanType, Error> {
+    let uri = format!("{prefix}{word}");
     Ia5String::try_from(uri.as_str())
         .map(SanType::URI)
         .map_err(|_| Error::BadName { name: uri })

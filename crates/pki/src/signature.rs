@@ -2,9 +2,9 @@
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::Error;
+use crate::certificate::{common_name, parse};
 use crate::provider::provider;
 
 /// A signature and what made it.
@@ -124,15 +124,4 @@ pub fn issued_by(certificate_pem: &str, authority_pem: &str) -> Result<(), Signa
 
 fn der(pem: &str) -> Option<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok()
-}
-
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
-    let (rest, certificate) = X509Certificate::from_der(der).ok()?;
-    rest.is_empty().then_some(certificate)
-}
-
-fn common_name(certificate: &X509Certificate<'_>) -> String {
-    let mut names = certificate.subject().iter_common_name();
-    let name = names.next().and_then(|name| name.as_str().ok());
-    name.unwrap_or_default().to_owned()
 }

@@ -9,6 +9,10 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 use super::*;
 
+mod controller;
+mod requests;
+mod texts;
+
 fn server(authority: &Authority) -> Arc<ServerConfig> {
     let node = authority
         .issue_node(&["127.0.0.1", "node-1"], Validity::days(1))
@@ -61,14 +65,12 @@ fn a_clients_role_comes_from_its_certificate() {
             .unwrap();
         for name in ["127.0.0.1", "node-1"] {
             let done = handshake(server(&authority), client(&authority, &issued), name).unwrap();
-            let peer = peer_role(&done.peer_certificates().unwrap()[0]).unwrap();
+            let peer = peer_of(&done.peer_certificates().unwrap()[0]).unwrap();
             assert_eq!(
-                peer,
-                Peer {
-                    role: role.to_string(),
-                    subject: "alice".into()
-                }
+                (peer.role, peer.subject),
+                (role.to_string(), "alice".into())
             );
+            assert_eq!(peer.node, None);
             assert_eq!(done.alpn_protocol(), Some(&b"http/1.1"[..]));
         }
     }
@@ -132,7 +134,7 @@ fn wrong_certificates_are_refused() {
     assert!(handshake(server(&authority), client(&authority, &node), "127.0.0.1").is_err());
     let der = CertificateDer::from_pem_slice(node.cert_pem.as_bytes()).unwrap();
     assert!(matches!(
-        peer_role(&der),
+        peer_of(&der),
         Err(ClientRefused::NotForClients { .. })
     ));
 
@@ -236,9 +238,7 @@ fn a_bundle_works_and_its_keys_are_private() {
             .unwrap();
             let done = handshake(server.clone(), client, name).unwrap();
             assert_eq!(
-                peer_role(&done.peer_certificates().unwrap()[0])
-                    .unwrap()
-                    .role,
+                peer_of(&done.peer_certificates().unwrap()[0]).unwrap().role,
                 role
             );
         }

@@ -11,6 +11,35 @@ use crate::Error;
 use crate::provider::provider;
 use crate::verifier::ClientVerifier;
 
+/// What is spoken inside TLS, as both ends name it in the handshake (ALPN).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// `crates/tunnel`: from a node to its controller.
+    Tunnel,
+    /// HTTP/1.1.
+    Http,
+}
+
+impl Protocol {
+    /// Its name on the wire.
+    pub fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Tunnel => b"stillmetal-tunnel/1",
+            Self::Http => b"http/1.1",
+        }
+    }
+
+    /// The protocol of this name. Who names none speaks HTTP.
+    pub fn of(alpn: Option<&[u8]>) -> Option<Self> {
+        let Some(name) = alpn else {
+            return Some(Self::Http);
+        };
+        [Self::Tunnel, Self::Http]
+            .into_iter()
+            .find(|protocol| protocol.alpn() == name)
+    }
+}
+
 /// Serves with this certificate and demands a certificate of the same authority with a client role.
 ///
 /// Sessions are not resumed: each connection shows its certificate anew, so that one which has
@@ -76,7 +105,7 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
-fn roots(ca_pem: &str) -> Result<RootCertStore, Error> {
+pub(crate) fn roots(ca_pem: &str) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     for cert in chain(ca_pem, "authority's certificate")? {
         store.add(cert).map_err(|source| Error::Tls {
@@ -87,7 +116,7 @@ fn roots(ca_pem: &str) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
-fn chain(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(crate) fn chain(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certs = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| Error::Pem { what, source })?;
@@ -98,6 +127,6 @@ fn chain(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-fn key(pem: &str, what: &'static str) -> Result<PrivateKeyDer<'static>, Error> {
+pub(crate) fn key(pem: &str, what: &'static str) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|source| Error::Pem { what, source })
 }

@@ -8,7 +8,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use crate::authority::RoleName;
-use crate::role::peer_role;
+use crate::role::peer_of;
 
 /// webpki's verifier of chains, and then the role.
 #[derive(Debug)]
@@ -30,9 +30,9 @@ impl ClientCertVerifier for ClientVerifier {
         let verified = self
             .chain
             .verify_client_cert(end_entity, intermediates, now)?;
-        match peer_role(end_entity) {
+        match peer_of(end_entity) {
             Ok(peer) if RoleName::parse(&peer.role).is_some() => Ok(verified),
-            // The client sees "access denied"; whoever serves logs why with `peer_role`.
+            // The client sees "access denied"; whoever serves logs why with `peer_of`.
             _ => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }

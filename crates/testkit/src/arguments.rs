@@ -107,6 +107,9 @@ impl VmBuilder {
         if let Some(seed) = self.seed {
             args.extend(["-seed".into(), seed.to_string()]);
         }
+        if let Some(uuid) = &self.uuid {
+            args.extend(["-uuid".into(), uuid.clone()]);
+        }
         args.extend(self.extra.iter().cloned());
         Ok(args)
     }
@@ -189,6 +192,7 @@ mod tests {
             .nic(Nic::user().forward(2376))
             .on_reset(OnReset::Restart)
             .seed(7)
+            .uuid("5ac4f8a2-0000-4000-8000-000000000001")
             .qemu_args(["-rtc", "base=2030-01-01"]);
         let text = line(
             &builder,
@@ -201,7 +205,7 @@ mod tests {
             "-drive if=none,id=disk0,format=raw,file=/t/d0 -device virtio-blk-pci,drive=disk0",
             "-device nvme,drive=disk1,serial=disk1",
             "hostfwd=tcp:127.0.0.1:4000-:2376",
-            "-seed 7 -rtc base=2030-01-01",
+            "-seed 7 -uuid 5ac4f8a2-0000-4000-8000-000000000001 -rtc base=2030-01-01",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }

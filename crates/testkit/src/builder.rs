@@ -58,6 +58,7 @@ pub struct VmBuilder {
     pub(crate) nics: Vec<Nic>,
     pub(crate) on_reset: OnReset,
     pub(crate) seed: Option<u32>,
+    pub(crate) uuid: Option<String>,
     pub(crate) extra: Vec<String>,
     pub(crate) init_marker: Option<String>,
     pub(crate) logs_dir: Option<PathBuf>,
@@ -83,6 +84,7 @@ impl VmBuilder {
             nics: Vec::new(),
             on_reset: OnReset::End,
             seed: None,
+            uuid: None,
             extra: Vec::new(),
             init_marker: None,
             logs_dir: None,
@@ -221,6 +223,13 @@ impl VmBuilder {
     #[must_use]
     pub fn seed(mut self, seed: u32) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// The machine's identity: the UUID of its SMBIOS system table.
+    #[must_use]
+    pub fn uuid(mut self, uuid: &str) -> Self {
+        self.uuid = Some(uuid.into());
         self
     }
 

@@ -46,7 +46,7 @@ pub use lines::{Line, LineLog, Mark};
 pub use net::{Forward, Nic, free_ports};
 pub use node::Node;
 pub use places::Artifacts;
-pub use process::find_in_path;
+pub use process::{find_in_path, guarded};
 pub use qmp::Qmp;
 pub use running::Running;
 pub use scratch::folder as scratch_folder;

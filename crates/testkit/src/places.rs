@@ -65,9 +65,16 @@ impl Artifacts {
     /// # Errors
     /// [`Error::Missing`] if it is not built.
     pub fn find() -> Result<Self> {
-        let build = build_dir();
+        Self::in_folder(&build_dir())
+    }
+
+    /// The image in another folder.
+    ///
+    /// # Errors
+    /// As [`Artifacts::find`].
+    pub fn in_folder(folder: &Path) -> Result<Self> {
         let need = |name: &str, what| {
-            let path = build.join(name);
+            let path = folder.join(name);
             let hint = "build it with `make image`";
             if path.is_file() {
                 Ok(path)

@@ -52,8 +52,10 @@ const GUARD: [&str; 6] = [
     "--",
 ];
 
-/// A command whose process dies with this one.
-pub(crate) fn guarded(program: &Path) -> Command {
+/// A command whose process dies with the thread that starts it, even when that is killed: start it from
+/// one that lives as long as the process.
+#[must_use]
+pub fn guarded(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(GUARD).arg(program);
     command

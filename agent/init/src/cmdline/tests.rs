@@ -125,14 +125,102 @@ fn dedicated_hostname_beats_the_field_of_ip() {
     }
 }
 
+#[test]
+fn a_controller_and_its_authority() {
+    let hash = "0123456789abcdef".repeat(4);
+    let config = BootConfig::parse(&format!(
+        "stillmetal.controller=lab.example:7000 stillmetal.ca=sha256:{}",
+        hash.to_uppercase()
+    ));
+    let controller = config.controller.unwrap();
+    assert_eq!(
+        (&*controller.host, controller.port),
+        ("lab.example", 7000_u16)
+    );
+    assert_eq!(config.controller_ca, Some(format!("sha256:{hash}")));
+    assert!(config.warnings.is_empty());
+    for (text, host, port) in [
+        ("10.0.2.2", "10.0.2.2", DEFAULT_PORT),
+        ("Lab", "lab", DEFAULT_PORT),
+        ("[fe80::1]", "fe80::1", DEFAULT_PORT),
+        ("[::1]:1", "::1", 1),
+        ("a-b.c:65535", "a-b.c", 65535),
+    ] {
+        let found = BootConfig::parse(&format!("stillmetal.controller={text}"));
+        let found = found.controller.unwrap_or_else(|| panic!("{text}"));
+        assert_eq!((&*found.host, found.port), (host, port), "{text}");
+    }
+}
+
+#[test]
+fn an_unusable_controller_is_named_and_none_is_dialled() {
+    for text in [
+        "",
+        ":7443",
+        "a:",
+        "a:0",
+        "a:65536",
+        "a:+1",
+        "a:b",
+        "a b",
+        "::1",
+        "[::1",
+        "[::1]7443",
+        "[10.0.0.1]",
+        "10.0.0",
+        "10.0.0.256",
+        "https://a",
+        "a/b",
+        "a..b",
+        "user@a",
+    ] {
+        let config = BootConfig::parse(&format!("stillmetal.controller=\"{text}\""));
+        assert_eq!(config.controller, None, "{text:?}");
+        assert_eq!(config.warnings.len(), 1, "{text:?}");
+    }
+    for text in [
+        "",
+        "sha256:",
+        "sha1:00",
+        &format!("sha256:{}g", "0".repeat(63)),
+    ] {
+        let config = BootConfig::parse(&format!("stillmetal.ca={text}"));
+        assert_eq!(config.controller_ca, None, "{text:?}");
+        assert_eq!(config.warnings.len(), 1, "{text:?}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_controllers_address_is_read_as_it_is_written(
+        text in "[a-zA-Z0-9.-]{1,20}(:[0-9]{1,5})?|\\[[0-9a-f:]{2,20}\\](:[0-9]{1,5})?|\\PC*"
+    ) {
+        if let Ok(address) = text.parse::<ControllerAddress>() {
+            prop_assert!(address.port != 0);
+            let sound = address.host.parse::<IpAddr>().is_ok() || is_domain(&address.host);
+            prop_assert!(sound);
+            prop_assert_eq!(address.to_string().parse(), Ok(address));
+        }
+    }
+
+    #[test]
+    fn every_host_and_port_can_be_given(octets: [u8; 4], groups: [u16; 8], port in 1..=u16::MAX) {
+        let (four, six) = (Ipv4Addr::from(octets), std::net::Ipv6Addr::from(groups));
+        for (text, host) in [
+            (format!("{four}:{port}"), four.to_string()),
+            (format!("[{six}]:{port}"), six.to_string()),
+        ] {
+            prop_assert_eq!(text.parse(), Ok(ControllerAddress { host, port }));
+        }
+    }
+
     #[test]
     fn never_panics(line in "\\PC*") {
         let _config = BootConfig::parse(&line);
     }
 
     #[test]
-    fn near_misses_never_panic(line in "(stillmetal[.](ntp|modules|hostname|onfail_delay)|ip)=[\"0-9a-z:., -]{0,40}") {
+    fn near_misses_never_panic(line in "(stillmetal[.](ntp|modules|hostname|onfail_delay|controller|ca)|ip)=[\"0-9a-z:., -]{0,40}") {
         let config = BootConfig::parse(&line);
         prop_assert!(config.hostname.is_none_or(|name| is_hostname(&name)));
     }

@@ -14,9 +14,9 @@ pub(crate) mod canary;
 pub(crate) mod conditions;
 pub(crate) mod desk;
 mod effort;
-mod ended;
+pub(crate) mod ended;
 mod events;
-mod exit;
+pub(crate) mod exit;
 pub(crate) mod guard;
 mod page;
 pub(crate) mod prompt;
@@ -43,6 +43,7 @@ use policy::{Denial, NodeFacts, Pin};
 use quiet::{Certificate, TickMode};
 use stillmetal_proxy::{Claimed, EventLog, Placement};
 use stillmetal_tune::Plan;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -63,7 +64,7 @@ use seal::Sealer;
 use store::Store;
 
 /// When a container started that never did, as the engine writes it.
-const NEVER: &str = "0001-01-01T00:00:00Z";
+pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// What certified runs need of their node.
 #[derive(Clone)]
@@ -103,8 +104,30 @@ pub struct Certifier {
     parts: Parts,
     store: Arc<Store>,
     events: EventLog,
-    /// Containers whose run is under way, with when they had started before.
-    running: Arc<Mutex<HashMap<String, String>>>,
+    /// Containers whose run is under way.
+    running: Arc<Mutex<HashMap<String, Underway>>>,
+    /// Containers whose run an earlier agent had begun.
+    left: Mutex<HashMap<String, Left>>,
+    /// All of those are known.
+    settled: watch::Sender<bool>,
+}
+
+/// A run that this agent has begun.
+#[derive(Debug, Clone)]
+struct Underway {
+    /// When its container had started before, as the engine writes it.
+    started_before: String,
+    /// It is to be over soon: nothing is worth waiting for.
+    hurry: CancellationToken,
+}
+
+/// A run of which the agent that began it was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Its program was let go, and may have run to its end. If not, it never does.
+    pub(crate) begun: bool,
+    /// When it is ended at its time limit.
+    pub(crate) limit: Option<tokio::time::Instant>,
 }
 
 impl std::fmt::Debug for Certifier {
@@ -132,6 +155,8 @@ impl Certifier {
             store,
             events: EventLog::default(),
             running: Arc::default(),
+            left: Mutex::default(),
+            settled: watch::Sender::new(false),
         }
     }
 
@@ -154,6 +179,11 @@ impl Certifier {
             match Run::of(&self.parts, token.clone(), container.clone()).await {
                 Some(run) => {
                     let left = run.time_left();
+                    let known = Left {
+                        begun: run.has_begun(),
+                        limit: left.map(|left| tokio::time::Instant::now() + left),
+                    };
+                    lock(&self.left).insert(container.clone(), known);
                     let certificate = run.interrupted();
                     if keep(&self.parts, &self.store, &container, &certificate) {
                         let now = SystemTime::now();
@@ -166,6 +196,31 @@ impl Certifier {
                 }
                 None => Desk::at(&self.parts.run_dir, &token).close(),
             }
+        }
+        self.settled.send_replace(true);
+    }
+
+    /// Waits until it is known what an earlier agent had begun: the engine answers from then on.
+    pub(crate) async fn settled(&self) {
+        let mut settled = self.settled.subscribe();
+        // its sender is part of self
+        drop(settled.wait_for(|settled| *settled).await);
+    }
+
+    /// What an earlier agent left of a container's run; `None`: nothing, or an agent before that.
+    pub(crate) fn left(&self, container: &str) -> Option<Left> {
+        lock(&self.left).get(container).copied()
+    }
+
+    /// Whether the program of a container whose run is under way has been let go.
+    pub(crate) fn has_begun(&self, token: &Token) -> bool {
+        run::begun_ns(&Desk::at(&self.parts.run_dir, token)).is_some()
+    }
+
+    /// Has a run end without canaries: what it would prove is not wanted any more.
+    pub(crate) fn hurry(&self, container: &str) {
+        if let Some(underway) = self.running().get(container) {
+            underway.hurry.cancel();
         }
     }
 
@@ -226,7 +281,11 @@ impl Certifier {
             .open(&container, &certify)
             .map_err(|error| failed(&error))?;
         self.parts.placer.keep(&token);
-        self.running().insert(container, about.started_at);
+        let underway = Underway {
+            started_before: about.started_at,
+            hurry: self.parts.stop.child_token(),
+        };
+        self.running().insert(container, underway);
         Ok(())
     }
 
@@ -235,14 +294,17 @@ impl Certifier {
         let Some((token, container)) = self.certified(id_or_name).await else {
             return;
         };
-        let Some(started_before) = self.running().get(&container).cloned() else {
+        let Some(underway) = self.running().get(&container).cloned() else {
             return;
         };
         let run = match Run::of(&self.parts, token, container.clone()).await {
-            Some(run) if run.started_at() != started_before => match started_before.as_str() {
-                NEVER => run,
-                _ => run.again(),
-            },
+            Some(run) if run.started_at() != underway.started_before => {
+                let run = run.hurried_by(underway.hurry);
+                match underway.started_before.as_str() {
+                    NEVER => run,
+                    _ => run.again(),
+                }
+            }
             run => {
                 if let Some(run) = run {
                     run.give_up().await;
@@ -276,7 +338,7 @@ impl Certifier {
         Some((token, container))
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<String, String>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Underway>> {
         lock(&self.running)
     }
 
@@ -330,9 +392,9 @@ impl Certifier {
     }
 }
 
-fn lock(running: &Mutex<HashMap<String, String>>) -> MutexGuard<'_, HashMap<String, String>> {
+fn lock<T>(map: &Mutex<HashMap<String, T>>) -> MutexGuard<'_, HashMap<String, T>> {
     // each change is one call: a panic leaves nothing half done
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether it lies in the store.

@@ -17,6 +17,7 @@ use quiet::{
     Certificate, Conditions, Evidence, Hardware, Interruptions, JobOutcome, Output, Platform,
     Release, Settings, TickMode, Watch, Window, WindowName, parse,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::canary::{Canaries, Perch};
 use super::conditions::Place;
@@ -64,6 +65,8 @@ pub(crate) struct Run {
     cpus: CpuSet,
     /// Its log holds what earlier runs wrote.
     ran_before: bool,
+    /// No canary is worth waiting for.
+    hurry: CancellationToken,
 }
 
 /// What the thread found.
@@ -107,6 +110,7 @@ impl Run {
             about,
             cpus,
             ran_before: false,
+            hurry: parts.stop.clone(),
         })
     }
 
@@ -128,6 +132,11 @@ impl Run {
         }
     }
 
+    /// That it is to be over soon once this is cancelled.
+    pub(crate) fn hurried_by(self, hurry: CancellationToken) -> Self {
+        Self { hurry, ..self }
+    }
+
     /// Puts everything back; to be called when the container did not start.
     pub(crate) async fn give_up(&self) {
         Desk::at(&self.parts.run_dir, &self.token).close();
@@ -137,11 +146,17 @@ impl Run {
     /// What is left until its time limit; `None`: it has none, or its program never began.
     pub(crate) fn time_left(&self) -> Option<Duration> {
         let limit = Duration::from_secs(self.certify.timeout_seconds?.into());
-        let desk = Desk::at(&self.parts.run_dir, &self.token);
-        let report = Page::open(&desk.control()).ok()?.report()?;
-        let began_ns = Some(report.exec_ns.into_inner()).filter(|instant| *instant > 0)?;
-        let past = Duration::from_nanos(raw_ns().saturating_sub(began_ns));
+        let past = Duration::from_nanos(raw_ns().saturating_sub(self.begun_ns()?));
         Some(limit.saturating_sub(past))
+    }
+
+    /// Whether its program was let go.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun_ns().is_some()
+    }
+
+    fn begun_ns(&self) -> Option<u64> {
+        begun_ns(&Desk::at(&self.parts.run_dir, &self.token))
     }
 
     /// Ends it after `left`, unless it has ended by then.
@@ -365,8 +380,8 @@ impl Run {
             // no shorter between its first and last snapshot than was asked for, however long the
             // node takes for one
             loop {
-                if self.parts.stop.is_cancelled() {
-                    return Err("the node is going down".into());
+                if self.hurry.is_cancelled() {
+                    return Err("the run was cancelled, or the node is going down".into());
                 }
                 std::thread::sleep(rhythm.rest());
                 let last = raw_ns() >= end_ns;
@@ -572,6 +587,12 @@ pub(crate) fn settled(sampler: &Sampler) -> Result<quiet::Snapshot, String> {
         }
         last = next;
     }
+}
+
+/// When a run's program was let go; `None`: it was not.
+pub(crate) fn begun_ns(desk: &Desk) -> Option<u64> {
+    let report = Page::open(&desk.control()).ok()?.report()?;
+    Some(report.exec_ns.into_inner()).filter(|instant| *instant > 0)
 }
 
 pub(crate) fn take(sampler: &Sampler) -> Result<quiet::Snapshot, String> {

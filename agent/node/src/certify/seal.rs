@@ -56,14 +56,31 @@ impl Sealer {
     /// The text to keep: the certificate with its seal.
     pub(crate) fn seal(&self, certificate: &Certificate) -> Result<String, String> {
         let mut document = serde_json::to_value(certificate).map_err(|error| error.to_string())?;
-        let read = |name: &str| {
-            let path = self.config.join(name);
-            std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
-        };
-        document[SIGNER] = read("node.pem")?.into();
-        let seal = Seal::of(&document, &read("node.key")?).map_err(|error| crate::chain(&error))?;
+        let (certificate_pem, key_pem) = self.papers()?;
+        document[SIGNER] = certificate_pem.into();
+        let seal = Seal::of(&document, &key_pem).map_err(|error| crate::chain(&error))?;
         document[SEAL] = serde_json::to_value(seal).map_err(|error| error.to_string())?;
         text_of(&document)
+    }
+
+    /// The certificate and key that the node was booted with or, without them, those that it got from
+    /// its controller.
+    fn papers(&self) -> Result<(String, String), String> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let own = self.config.join("node.pem");
+        let joined = self.config.with_file_name("join").join("identity.json");
+        if own.exists() || !joined.exists() {
+            return Ok((read(&own)?, read(&self.config.join("node.key"))?));
+        }
+        let identity: Value = serde_json::from_str(&read(&joined)?)
+            .map_err(|error| format!("{}: {error}", joined.display()))?;
+        let text = |name: &str| {
+            let text = identity[name].as_str().map(str::to_owned);
+            text.ok_or_else(|| format!("{} has no {name}", joined.display()))
+        };
+        Ok((text("cert_pem")?, text("key_pem")?))
     }
 }
 

@@ -132,6 +132,21 @@ impl EngineClient {
         })
     }
 
+    /// Versions of the engine and of its parts, by name.
+    ///
+    /// # Errors
+    /// [`ContainersError`].
+    pub async fn versions(&self) -> Result<BTreeMap<String, String>, ContainersError> {
+        let docker = self.connect().map_err(|error| engine("connect", error))?;
+        let found = docker.version().await;
+        let found = found.map_err(|error| engine("say its version", error))?;
+        let parts = found.components.unwrap_or_default().into_iter();
+        let mut all: BTreeMap<String, String> =
+            parts.map(|part| (part.name, part.version)).collect();
+        all.extend(found.api_version.map(|version| ("API".into(), version)));
+        Ok(all)
+    }
+
     /// The exit code of a container, when it has ended; `None`: the engine does not know it.
     pub async fn exit_code(&self, id: &str) -> Option<i32> {
         let docker = self.connect().ok()?;

@@ -1,5 +1,7 @@
 //! Containers that the agent itself makes, starts and takes away.
 
+use std::collections::BTreeMap;
+
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StartContainerOptions,
@@ -64,11 +66,14 @@ impl EngineClient {
         removed.map_err(|error| missing_or(id, "remove a container", error))
     }
 
-    /// Ids of the containers, running or not, that carry a label.
+    /// The containers, running or not, that carry a label: their ids and all their labels.
     ///
     /// # Errors
     /// [`ContainersError`].
-    pub(crate) async fn labelled(&self, label: &str) -> Result<Vec<String>, ContainersError> {
+    pub(crate) async fn labelled(
+        &self,
+        label: &str,
+    ) -> Result<Vec<(String, BTreeMap<String, String>)>, ContainersError> {
         let docker = self.connect().map_err(|error| engine("connect", error))?;
         let filters = [("label".to_owned(), vec![label.to_owned()])];
         let options = ListContainersOptions {
@@ -78,6 +83,10 @@ impl EngineClient {
         };
         let found = docker.list_containers(Some(options)).await;
         let found = found.map_err(|error| engine("list containers", error))?;
-        Ok(found.into_iter().filter_map(|one| one.id).collect())
+        let known = found.into_iter().filter_map(|one| {
+            let labels = one.labels.unwrap_or_default().into_iter().collect();
+            Some((one.id?, labels))
+        });
+        Ok(known.collect())
     }
 }

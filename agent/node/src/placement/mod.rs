@@ -149,6 +149,17 @@ impl Placer {
         self.drop_partition(token);
     }
 
+    /// Begins the reservation of a claim anew whose container was made and not started.
+    pub fn renew(&self, token: &Token) {
+        let now = (self.clock)();
+        self.books().change(token, now, |ledger| {
+            let reserved = ledger.claims().get(token).map(|claim| claim.hold);
+            if let Some(ledger::Hold::Reserved { .. }) = reserved {
+                ledger.set_hold(token, ledger::Hold::Reserved { since: now });
+            }
+        });
+    }
+
     /// Keeps a claim and its partition even when its container ends, until [`Placer::let_go`] was
     /// called as often as this.
     pub fn keep(&self, token: &Token) {

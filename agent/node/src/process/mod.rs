@@ -5,9 +5,9 @@
 //! housekeeping group when not. The whole cgroup is killed at the end, so nothing it forked stays.
 
 mod capture;
-mod run;
+pub(crate) mod run;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::placement::Placer;
+use crate::placement::ledger::{Holder, Token};
 
 /// Ended runs kept for reading; older ones are forgotten.
 const KEPT: usize = 64;
@@ -35,6 +36,8 @@ pub struct Processes {
     agent: PathBuf,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    /// Claims of processes that an earlier agent had started, and who held them.
+    inherited: Vec<(Token, String)>,
 }
 
 #[derive(Debug)]
@@ -58,13 +61,39 @@ impl Processes {
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
+        let claims = placer.claims().into_iter();
+        let inherited = claims.filter_map(|(token, claim)| match claim.holder {
+            Holder::Process { id } => Some((token, id)),
+            Holder::Container { .. } | Holder::SelfTest => None,
+        });
         Self {
             runs: Mutex::default(),
+            inherited: inherited.collect(),
             placer,
             tree,
             agent,
             tasks,
             shutdown,
+        }
+    }
+
+    /// What starting a process takes.
+    pub(crate) fn ground(&self) -> run::Ground {
+        run::Ground {
+            placer: Arc::clone(&self.placer),
+            tree: Arc::clone(&self.tree),
+            agent: self.agent.clone(),
+        }
+    }
+
+    /// Ends what an earlier agent had started and nobody goes on with, and frees its CPUs. Once, and
+    /// before a process is started by this agent under a name that one of those may have.
+    pub(crate) fn clear(&self, adopted: &BTreeSet<String>) {
+        for (token, id) in &self.inherited {
+            if !adopted.contains(id) {
+                tracing::info!(process = id, "host process of an earlier agent: ended");
+                run::end_left(&*self.tree, &self.placer, token);
+            }
         }
     }
 
@@ -77,7 +106,8 @@ impl Processes {
         let id = self.reserve_id()?;
         let kill = self.shutdown.child_token();
         let (sender, status) = watch::channel(ProcessStatus::starting(id, &request));
-        let run = run::prepare(id, request, &self.placer, Arc::clone(&self.tree)).await?;
+        let name = id.to_string();
+        let run = run::prepare(&name, request, &self.placer, Arc::clone(&self.tree)).await?;
         self.runs().insert(
             id,
             Run {

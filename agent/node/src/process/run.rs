@@ -24,7 +24,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Checks what does not depend on the node's state.
-pub(super) fn check(request: &ProcessRequest) -> Result<(), Denial> {
+pub(crate) fn check(request: &ProcessRequest) -> Result<(), Denial> {
     let bad = |message: &str| {
         Err(Denial {
             status: 400,
@@ -54,18 +54,27 @@ pub(super) fn check(request: &ProcessRequest) -> Result<(), Denial> {
     Ok(())
 }
 
-/// A process that has its place and waits to be started.
-pub(super) struct Prepared {
-    id: u64,
-    request: ProcessRequest,
-    tree: Arc<dyn Tree>,
-    token: Option<Token>,
-    cgroup: String,
+/// What starting a process takes.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    pub(crate) placer: Arc<Placer>,
+    pub(crate) tree: Arc<dyn Tree>,
+    /// This program, which enters the cgroup and then becomes the command.
+    pub(crate) agent: PathBuf,
 }
 
-/// Takes the CPUs and makes the cgroup.
-pub(super) async fn prepare(
-    id: u64,
+/// A process that has its place and waits to be started.
+pub(crate) struct Prepared {
+    name: String,
+    request: ProcessRequest,
+    tree: Arc<dyn Tree>,
+    pub(crate) token: Option<Token>,
+    pub(crate) cgroup: String,
+}
+
+/// Takes the CPUs and makes the cgroup. The name is its holder's, and part of the cgroup's.
+pub(crate) async fn prepare(
+    name: &str,
     request: ProcessRequest,
     placer: &Placer,
     tree: Arc<dyn Tree>,
@@ -78,12 +87,12 @@ pub(super) async fn prepare(
     let (token, parent) = match wish {
         None => (None, cgroups::HOUSEKEEPING.to_owned()),
         Some(wish) => {
-            let (token, _cpus) = placer.claim_process(wish, &id.to_string()).await?;
+            let (token, _cpus) = placer.claim_process(wish, name).await?;
             let parent = format!("/{}", cgroups::partition_name(&token));
             (Some(token), parent)
         }
     };
-    let cgroup = format!("{parent}/process-{id}");
+    let cgroup = format!("{parent}/process-{name}");
     if let Err(error) = cgroups::make_leaf(&*tree, &cgroup, request.memory_bytes) {
         if let Some(token) = &token {
             placer.release(token);
@@ -95,7 +104,7 @@ pub(super) async fn prepare(
         });
     }
     Ok(Prepared {
-        id,
+        name: name.to_owned(),
         request,
         tree,
         token,
@@ -103,7 +112,32 @@ pub(super) async fn prepare(
     })
 }
 
+/// Ends everything below a claim, and the claim. What the kernel takes a while to give back is
+/// given back when placement looks the next time.
+pub(crate) fn end_left(tree: &dyn Tree, placer: &Placer, token: &Token) {
+    let partition = cgroups::partition_name(token);
+    let partition = partition.as_str();
+    if let Err(error) = host::cgroup::Cgroups::new(tree).kill(partition) {
+        tracing::warn!(partition, error = %crate::chain(&error), "not all of it could be killed");
+    }
+    placer.release(token);
+}
+
 impl Prepared {
+    /// The command that becomes the program, in its place and with nothing inherited; its output goes
+    /// wherever the caller says.
+    pub(crate) fn command(&self, agent: &std::path::Path) -> Command {
+        let mut command = Command::new(agent);
+        command
+            .args(["enter", "--cgroup", &self.cgroup, "--oom-score-adj=0", "--"])
+            .args(&self.request.argv)
+            .env_clear()
+            .envs(&self.request.env)
+            .current_dir(self.request.directory.as_deref().unwrap_or("/"))
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Runs it to its end, whatever that is, and leaves nothing behind.
     pub(super) async fn drive(
         self,
@@ -134,13 +168,8 @@ impl Prepared {
         status: &watch::Sender<ProcessStatus>,
         kill: &CancellationToken,
     ) -> Result<ProcessStatus, String> {
-        let mut child = Command::new(agent)
-            .args(["enter", "--cgroup", &self.cgroup, "--oom-score-adj=0", "--"])
-            .args(&self.request.argv)
-            .env_clear()
-            .envs(&self.request.env)
-            .current_dir(self.request.directory.as_deref().unwrap_or("/"))
-            .stdin(Stdio::null())
+        let mut child = self
+            .command(agent)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -182,7 +211,7 @@ impl Prepared {
         ended.truncated = stdout.truncated || stderr.truncated;
         ended.stdout = String::from_utf8_lossy(&stdout.bytes).into_owned();
         ended.stderr = String::from_utf8_lossy(&stderr.bytes).into_owned();
-        tracing::info!(id = self.id, exit = ?ended.exit_code, "host process ended");
+        tracing::info!(id = self.name, exit = ?ended.exit_code, "host process ended");
         Ok(ended)
     }
 }

@@ -9,13 +9,16 @@ use policy::{
     Certify, CpuChoice, Denial, Endpoint, PlacementRequest, Role, Scheduling, Trace, check_body,
     set_cgroup_parent, set_runtime,
 };
-use quiet::Certificate;
+use quiet::{Certificate, Outcome};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stillmetal_proxy::Placement;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
 use super::series::Next;
+use super::watcher::Watcher;
+use super::{Parts, Seat, resume};
 use crate::certify::Found;
 use crate::engine::output::{CLOSE_DEADLINE, Written};
 use crate::placement::containers::ContainersError;
@@ -23,21 +26,36 @@ use crate::placement::ledger::Token;
 
 /// Marks the containers of series; no user's may carry it.
 pub(super) const LABEL: &str = "stillmetal.run";
+/// Marks those among them that a controller's job has run; its value names the attempt.
+pub(super) const JOB: &str = "stillmetal.job";
 /// What a run takes beside its canaries and its program, with everything that has a deadline of its
 /// own at that deadline.
-const SLACK: Duration = Duration::from_secs(400);
+pub(super) const SLACK: Duration = Duration::from_secs(400);
+/// From the end of a cancelled run's program to its certificate.
+const HURRY: Duration = Duration::from_secs(180);
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// A container that was made and not started.
+/// A container that was made for a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Made {
+    pub(crate) container: String,
+    pub(crate) token: Token,
+    pub(crate) cpus: CpuSet,
+    pub(crate) next: Next,
+}
+
+/// A run that is over.
 #[derive(Debug)]
-pub(super) struct Made {
-    pub(super) container: String,
-    pub(super) token: Token,
-    pub(super) cpus: CpuSet,
-    next: Next,
+pub(super) struct Measured {
+    pub(super) run: Attempt,
+    /// The text of its certificate.
+    pub(super) certificate: Option<String>,
+    /// It was ended because the series was cancelled.
+    pub(super) cut: bool,
 }
 
 /// Claims the CPUs, in place of the series' earlier claim, and makes the container.
+#[expect(clippy::too_many_arguments, reason = "all that a container is made of")]
 pub(super) async fn make(
     parts: &Parts,
     role: Role,
@@ -45,9 +63,10 @@ pub(super) async fn make(
     request: &RunRequest,
     image: &str,
     next: Next,
+    seat: &Seat,
     earlier: Option<&Made>,
 ) -> Result<Made, Denial> {
-    let body = body(request, image, next).to_string();
+    let body = body(request, image, next, seat).to_string();
     let facts = parts.certifier.facts();
     let checked = check_body(role, &Endpoint::ContainerCreate, &facts, body.as_bytes())?;
     let (Some(PlacementRequest::Pinned(mut pin)), mut body) = (checked.placement, checked.body)
@@ -67,6 +86,9 @@ pub(super) async fn make(
         set_runtime(&mut body, runtime);
     }
     body["Labels"][LABEL] = series.into();
+    if let Some(job) = &seat.job {
+        body["Labels"][JOB] = job.as_str().into();
+    }
     let made = match serde_json::from_value(body) {
         Ok(body) => parts.client.create(&name, body).await,
         Err(error) => Err(ContainersError::Engine {
@@ -93,15 +115,20 @@ pub(super) async fn make(
     })
 }
 
-/// Starts the container and waits for its certificate. The claim is kept afterwards, until
-/// [`finish`] or the next [`make`].
+/// Starts the container and waits for its certificate. The claim is kept afterwards, until it is let
+/// go or the next [`make`]. When it is cancelled, its program is killed and what it did until then
+/// told.
 pub(super) async fn measure(
     parts: &Parts,
     made: &Made,
     number: u32,
     request: &RunRequest,
     cancel: &CancellationToken,
-) -> Result<Attempt, String> {
+    watcher: &dyn Watcher,
+) -> Result<Measured, String> {
+    if cancel.is_cancelled() {
+        return Err("cancelled".into());
+    }
     let id = made.container.as_str();
     let certifier = &parts.certifier;
     certifier
@@ -114,21 +141,30 @@ pub(super) async fn measure(
     certifier.started(id).await;
     started.map_err(|error| crate::chain(&error))?;
 
-    let whole = 2 * request.canary_seconds + request.timeout_seconds;
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(whole.into()) + SLACK;
+    let whole = 2 * u64::from(request.canary_seconds) + u64::from(request.timeout_seconds);
+    let deadline = Instant::now() + Duration::from_secs(whole) + SLACK;
+    let mut cut = false;
     let text = tokio::select! {
         text = certificate(parts, id, deadline) => text?,
         () = cancel.cancelled() => {
-            // its certificate comes when it has ended, and is kept
-            parts.client.remove(id).await.map_err(|error| crate::chain(&error))?;
-            return Err("cancelled".into());
+            cut = true;
+            certifier.hurry(id);
+            resume::end(parts, id).await?;
+            certificate(parts, id, Instant::now() + HURRY).await?
+        }
+        () = async { watcher.attend(made).await; std::future::pending().await } => {
+            unreachable!("pending never is done")
         }
     };
     let certificate: Certificate = serde_json::from_str(&text)
         .map_err(|error| format!("the certificate of {id} cannot be read: {error}"))?;
     let written = tokio::time::timeout(CLOSE_DEADLINE, parts.client.follow_output(id)).await;
     let written = written.unwrap_or_else(|_elapsed| Written::unknown("the log did not end"));
-    Ok(attempt(made, number, &certificate, written))
+    Ok(Measured {
+        run: attempt(made, number, &certificate, written),
+        certificate: Some(text),
+        cut,
+    })
 }
 
 /// Takes the container away.
@@ -146,16 +182,12 @@ pub(super) async fn remove(parts: &Parts, made: &Made) {
     }
 }
 
-async fn certificate(
-    parts: &Parts,
-    id: &str,
-    deadline: tokio::time::Instant,
-) -> Result<String, String> {
+async fn certificate(parts: &Parts, id: &str, deadline: Instant) -> Result<String, String> {
     loop {
         match parts.certifier.certificate(id, ASK_AGAIN).await {
             Found::Certificate(text) => return Ok(text),
             Found::Nothing => return Err("the run was not measured: see the node's log".into()),
-            Found::Measuring if tokio::time::Instant::now() >= deadline => {
+            Found::Measuring if Instant::now() >= deadline => {
                 return Err("the run was not over long after its time limit".into());
             }
             Found::Measuring => {}
@@ -163,33 +195,60 @@ async fn certificate(
     }
 }
 
-fn attempt(made: &Made, number: u32, certificate: &Certificate, written: Written) -> Attempt {
+/// What a certificate says of a run.
+pub(super) fn attempt(
+    made: &Made,
+    number: u32,
+    certificate: &Certificate,
+    written: Written,
+) -> Attempt {
     let job = &certificate.evidence.job;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let repetition = match made.next {
-        Next::Repetition(number) => Some(number),
-        Next::Warmup | Next::End(_) => None,
-    };
-    let reasons = certificate.reasons.iter().chain(
+    let counts = matches!(made.next, Next::Repetition(_));
+    Attempt {
+        verdict: counts.then_some(certificate.verdict),
+        reasons: if counts {
+            reasons(certificate)
+        } else {
+            Vec::new()
+        },
+        outcome: certificate.outcome,
+        failure: job.failure(),
+        exit_code: job.exit_code,
+        signal: job.signal,
+        duration_ns: job.duration_ns(),
+        ..blank(made, number, written)
+    }
+}
+
+/// Why it is not more than it is.
+pub(super) fn reasons(certificate: &Certificate) -> Vec<String> {
+    let all = certificate.reasons.iter().chain(
         // what only says why a quiet run is not more than that is no reason
         certificate
             .unproven
             .iter()
             .filter(|reason| !reason.code.starts_with("hw_")),
     );
+    all.map(|reason| reason.text.clone()).collect()
+}
+
+/// A run of which nothing is known but what it wrote.
+pub(super) fn blank(made: &Made, number: u32, written: Written) -> Attempt {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Attempt {
         number,
-        repetition,
+        repetition: match made.next {
+            Next::Repetition(number) => Some(number),
+            Next::Warmup | Next::End(_) => None,
+        },
         container: made.container.clone(),
-        verdict: repetition.map(|_| certificate.verdict),
-        reasons: repetition.map_or_else(Vec::new, |_| {
-            reasons.map(|reason| reason.text.clone()).collect()
-        }),
-        outcome: certificate.outcome,
-        failure: job.failure(),
-        exit_code: job.exit_code,
-        signal: job.signal,
-        duration_ns: job.duration_ns(),
+        verdict: None,
+        reasons: Vec::new(),
+        outcome: Outcome::Unknown,
+        failure: None,
+        exit_code: None,
+        signal: None,
+        duration_ns: None,
         stdout: text(&written.stdout.bytes),
         stderr: text(&written.stderr.bytes),
         truncated: written.stdout.truncated || written.stderr.truncated,
@@ -197,7 +256,7 @@ fn attempt(made: &Made, number: u32, certificate: &Certificate, written: Written
 }
 
 /// As a client of the container API would ask for it: the same rules hold.
-fn body(request: &RunRequest, image: &str, next: Next) -> Value {
+fn body(request: &RunRequest, image: &str, next: Next, seat: &Seat) -> Value {
     let scheduling = match (request.fifo, request.nice) {
         (Some(priority), _) => Scheduling::Fifo { priority },
         (None, nice) => Scheduling::Normal {
@@ -234,6 +293,10 @@ fn body(request: &RunRequest, image: &str, next: Next) -> Value {
     if let Some(bytes) = request.memory_bytes {
         host["Memory"] = bytes.into();
         host["MemorySwap"] = bytes.into();
+    }
+    if !seat.devices.is_empty() {
+        let device = |path: &String| json!({"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"});
+        host["Devices"] = seat.devices.iter().map(device).collect();
     }
     let env: Vec<String> = request
         .env

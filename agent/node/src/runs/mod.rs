@@ -3,14 +3,18 @@
 //! Each run is a container of its own, made and judged as a user's is; the series only decides what
 //! comes next ([`series`]) and holds the CPUs from the first run to the last. Series live in this
 //! agent's memory: one that was under way when the agent ended is over, and its containers are
-//! removed ([`Runs::clear`]). The certificates of its runs stay.
+//! removed ([`Runs::clear`]). The certificates of its runs stay. Only a controller's jobs go on
+//! ([`Runs::adopt`]): they are kept on disk by whoever follows them ([`Watcher`]).
 
 mod attempt;
 mod check;
+mod driver;
+mod resume;
 mod series;
 mod text;
+mod watcher;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,10 +28,14 @@ use crate::certify::Certifier;
 use crate::engine::client::EngineClient;
 use crate::placement::Placer;
 use crate::placement::containers::ContainersError;
-use attempt::Made;
-use series::{Next, figures, next};
+use driver::Driver;
+use series::{figures, next};
+use watcher::Nobody;
 
+pub(crate) use attempt::Made;
+pub(crate) use series::Next;
 pub(crate) use text::render;
+pub(crate) use watcher::Watcher;
 
 /// Ended series kept for reading; older ones are forgotten.
 const KEPT: usize = 16;
@@ -59,6 +67,47 @@ struct Series {
     cancel: CancellationToken,
 }
 
+impl Series {
+    fn id(&self) -> String {
+        self.status.borrow().id.clone()
+    }
+}
+
+/// What a series has beside its request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seat {
+    /// Paths of the node's devices, there under the same name.
+    pub(crate) devices: Vec<String>,
+    /// The attempt of a controller's job that it is.
+    pub(crate) job: Option<String>,
+}
+
+/// A series that has its CPUs and its first container and was not begun.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    role: Role,
+    seat: Seat,
+    status: RunStatus,
+    made: Made,
+}
+
+impl Prepared {
+    pub(crate) fn status(&self) -> &RunStatus {
+        &self.status
+    }
+
+    pub(crate) fn made(&self) -> &Made {
+        &self.made
+    }
+}
+
+/// A series that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) status: watch::Receiver<RunStatus>,
+    pub(crate) cancel: CancellationToken,
+}
+
 impl Runs {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
@@ -73,6 +122,23 @@ impl Runs {
     /// # Errors
     /// A [`Denial`] when the request is not valid, the image is not there or the CPUs are taken.
     pub async fn start(&self, role: Role, request: RunRequest) -> Result<RunStatus, Denial> {
+        let prepared = self.prepare(role, request, Seat::default()).await?;
+        let begun = self.begin(prepared, Arc::new(Nobody));
+        let status = begun.status.borrow().clone();
+        Ok(status)
+    }
+
+    /// Makes everything ready for the first run. The CPUs are taken from here on, and are to be kept
+    /// by [`Runs::renew`].
+    ///
+    /// # Errors
+    /// As [`Runs::start`].
+    pub(crate) async fn prepare(
+        &self,
+        role: Role,
+        request: RunRequest,
+        seat: Seat,
+    ) -> Result<Prepared, Denial> {
         check::check(&request)?;
         let image = self.parts.client.image_digest(&request.image).await;
         let image = image.map_err(|error| match error {
@@ -88,9 +154,18 @@ impl Runs {
         let number = self.reserve()?;
         let id = format!("{number:08x}");
         let first = next(&request, &[]);
-        let made = attempt::make(&self.parts, role, (&id, 1), &request, &image, first, None);
+        let made = attempt::make(
+            &self.parts,
+            role,
+            (&id, 1),
+            &request,
+            &image,
+            first,
+            &seat,
+            None,
+        );
         let made = made.await?;
-        let (sender, status) = watch::channel(RunStatus {
+        let status = RunStatus {
             id,
             state: RunState::Running,
             error: None,
@@ -100,24 +175,87 @@ impl Runs {
             attempts: Vec::new(),
             duration_ns: None,
             left_out: Vec::new(),
-        });
+        };
+        Ok(Prepared {
+            role,
+            seat,
+            status,
+            made,
+        })
+    }
+
+    /// Keeps the CPUs of a series that has not begun for another while.
+    pub(crate) fn renew(&self, prepared: &Prepared) {
+        self.parts.placer.renew(&prepared.made.token);
+    }
+
+    /// Takes back what [`Runs::prepare`] did.
+    pub(crate) async fn give_up(&self, prepared: &Prepared) {
+        attempt::remove(&self.parts, &prepared.made).await;
+        self.parts.placer.reconcile().await;
+    }
+
+    /// Lets it run.
+    pub(crate) fn begin(&self, prepared: Prepared, watcher: Arc<dyn Watcher>) -> Begun {
+        let Prepared {
+            role,
+            seat,
+            status,
+            made,
+        } = prepared;
+        let (driver, begun) = self.enter(role, seat, status, watcher);
+        self.parts.tasks.spawn(driver.drive(made));
+        begun
+    }
+
+    /// Goes on with a series that an earlier agent had begun, from the container it had made last;
+    /// `over`: the run of that one is in `status` already.
+    pub(crate) fn adopt(
+        &self,
+        role: Role,
+        seat: Seat,
+        status: RunStatus,
+        (made, over): (Made, bool),
+        watcher: Arc<dyn Watcher>,
+    ) -> Begun {
+        let (duration_ns, left_out) = figures(&status.attempts);
+        let status = RunStatus {
+            state: RunState::Running,
+            duration_ns,
+            left_out,
+            ..status
+        };
+        let (driver, begun) = self.enter(role, seat, status, watcher);
+        self.parts.tasks.spawn(driver.resume(made, over));
+        begun
+    }
+
+    fn enter(
+        &self,
+        role: Role,
+        seat: Seat,
+        status: RunStatus,
+        watcher: Arc<dyn Watcher>,
+    ) -> (Driver, Begun) {
+        let number = number(&status.id);
+        let (sender, status) = watch::channel(status);
         let cancel = self.parts.stop.child_token();
-        self.series().insert(
-            number,
-            Series {
+        if let Some(number) = number {
+            let series = Series {
                 status: status.clone(),
                 cancel: cancel.clone(),
-            },
-        );
+            };
+            self.series().insert(number, series);
+        }
         let driver = Driver {
             parts: self.parts.clone(),
             role,
+            seat,
             status: sender,
-            cancel,
+            cancel: cancel.clone(),
+            watcher,
         };
-        self.parts.tasks.spawn(driver.drive(made));
-        let status = status.borrow().clone();
-        Ok(status)
+        (driver, Begun { status, cancel })
     }
 
     /// All of them, without what their runs wrote.
@@ -152,24 +290,46 @@ impl Runs {
         found.map(|series| series.cancel.cancel()).is_some()
     }
 
-    /// Removes the containers that series of an earlier agent left. Once, when the engine answers.
+    /// Removes the containers that series of an earlier agent left, but for those of jobs. Once, when
+    /// the engine answers.
     pub async fn clear(&self) {
-        if !self.series().is_empty() {
-            return; // this agent's own
-        }
-        let left = match self.parts.client.labelled(attempt::LABEL).await {
-            Ok(left) => left,
+        let own: BTreeSet<String> = self.series().values().map(Series::id).collect();
+        self.remove_left(|labels| {
+            let series = labels.get(attempt::LABEL);
+            !labels.contains_key(attempt::JOB) && series.is_none_or(|id| !own.contains(id))
+        })
+        .await;
+    }
+
+    /// Removes the containers of jobs that are not among these; once, before there are others.
+    pub(crate) async fn clear_jobs(&self, adopted: &BTreeSet<String>) {
+        self.remove_left(|labels| {
+            let job = labels.get(attempt::JOB);
+            job.is_some_and(|job| !adopted.contains(job))
+        })
+        .await;
+        self.parts.placer.reconcile().await;
+    }
+
+    async fn remove_left(&self, is_left: impl Fn(&BTreeMap<String, String>) -> bool) {
+        let found = match self.parts.client.labelled(attempt::LABEL).await {
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(error = %crate::chain(&error), "old runs not looked for");
                 return;
             }
         };
-        for id in left {
+        for (id, _labels) in found.iter().filter(|(_, labels)| is_left(labels)) {
             tracing::info!(container = id, "container of an interrupted run: removed");
-            if let Err(error) = self.parts.client.remove(&id).await {
+            if let Err(error) = self.parts.client.remove(id).await {
                 tracing::warn!(error = %crate::chain(&error), "it could not be removed");
             }
         }
+    }
+
+    /// Cancelled when the node goes down.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.parts.stop
     }
 
     /// Makes room for another series and names it.
@@ -204,81 +364,4 @@ impl Runs {
 
 fn number(id: &str) -> Option<u64> {
     u64::from_str_radix(id, 16).ok()
-}
-
-/// Takes one series to its end.
-struct Driver {
-    parts: Parts,
-    role: Role,
-    status: watch::Sender<RunStatus>,
-    cancel: CancellationToken,
-}
-
-impl Driver {
-    async fn drive(self, mut made: Made) {
-        let ended = loop {
-            if let Err(why) = self.once(&made).await {
-                break Err(why);
-            }
-            let (request, image, id, number, next) = {
-                let status = self.status.borrow();
-                let next = next(&status.request, &status.attempts);
-                let number = u32::try_from(status.attempts.len()).unwrap_or(u32::MAX) + 1;
-                let (request, image) = (status.request.clone(), status.image.clone());
-                (request, image, status.id.clone(), number, next)
-            };
-            if let Next::End(state) = next {
-                break Ok(state);
-            }
-            attempt::remove(&self.parts, &made).await;
-            let following = attempt::make(
-                &self.parts,
-                self.role,
-                (&id, number),
-                &request,
-                &image,
-                next,
-                Some(&made),
-            );
-            made = match following.await {
-                Ok(made) => made,
-                Err(denial) => break Err(denial.message),
-            };
-        };
-        attempt::remove(&self.parts, &made).await;
-        self.parts.placer.let_go(&made.token).await;
-        self.status.send_modify(|status| match ended {
-            Ok(state) => status.state = state,
-            Err(_) if self.cancel.is_cancelled() => status.state = RunState::Cancelled,
-            Err(why) => {
-                status.state = RunState::Error;
-                status.error = Some(why);
-            }
-        });
-    }
-
-    /// Measures one run and adds it to the status.
-    async fn once(&self, made: &Made) -> Result<(), String> {
-        let (request, number) = {
-            let status = self.status.borrow();
-            let number = u32::try_from(status.attempts.len()).unwrap_or(u32::MAX) + 1;
-            (status.request.clone(), number)
-        };
-        let measured = attempt::measure(&self.parts, made, number, &request, &self.cancel);
-        let mut run = measured.await?;
-        self.status.send_modify(|status| {
-            let kept: usize = status
-                .attempts
-                .iter()
-                .map(|run| run.stdout.len() + run.stderr.len())
-                .sum();
-            if kept + run.stdout.len() + run.stderr.len() > OUTPUT_BYTES {
-                (run.stdout, run.stderr) = (String::new(), String::new());
-                run.truncated = true;
-            }
-            status.attempts.push(run);
-            (status.duration_ns, status.left_out) = figures(&status.attempts);
-        });
-        Ok(())
-    }
 }

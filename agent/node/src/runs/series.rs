@@ -2,11 +2,12 @@
 
 use api::run::{Attempt, RunRequest, RunState};
 use quiet::{Outcome, Verdict};
+use serde::{Deserialize, Serialize};
 use stats::Dispersion;
 
 /// The next thing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Next {
     Warmup,
     /// Its number, from 1.
     Repetition(u32),

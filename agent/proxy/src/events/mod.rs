@@ -12,13 +12,13 @@ mod merge;
 mod query;
 mod stream;
 
+use hop::Answer;
 use hyper::Response;
 use hyper::header::CONTENT_LENGTH;
 use policy::Route;
 
-use crate::engine_client::EngineBody;
 use crate::forward;
-use crate::listener::Shared;
+use crate::service::Shared;
 use crate::traits::Body;
 use query::Query;
 
@@ -26,11 +26,7 @@ pub use event::ContainerEvent;
 pub use log::EventLog;
 
 /// The engine's answer with the node's events in it, as far as they were asked for.
-pub(crate) fn answer(
-    shared: &Shared,
-    route: &Route,
-    response: Response<EngineBody>,
-) -> Response<Body> {
+pub(crate) fn answer(shared: &Shared, route: &Route, response: Response<Answer>) -> Response<Body> {
     let Some(query) = Query::of(route) else {
         // an engine that reads it nevertheless knows a form that we do not
         tracing::debug!(target = route.target, "events asked for in an unknown form");

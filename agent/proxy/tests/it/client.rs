@@ -13,7 +13,7 @@ use pki::rustls::pki_types::ServerName;
 use pki::{Authority, Issued};
 use serde_json::Value;
 use stillmetal_proxy::{Body, full};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -64,7 +64,10 @@ impl Client {
         Ok(Self::over(tls_as(address, trusts, issued).await?).await)
     }
 
-    pub(crate) async fn over(stream: Tls) -> Self {
+    pub(crate) async fn over<IO>(stream: IO) -> Self
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(async move {
             // A test that cares looks at the answer.

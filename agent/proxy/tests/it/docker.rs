@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pki::{Authority, Validity};
 use serde_json::Value;
+use stillmetal_fakes::FakeNode;
 use stillmetal_proxy::{ContainerEvent, Limits};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -14,7 +15,6 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use crate::fake_node::FakeNode;
 use crate::rig::serve;
 
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -6,11 +6,24 @@ use hyper::StatusCode;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use stillmetal_proxy::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tunnel::Stream;
 
 use crate::client::{Client, Tls, tls_as, upgrade};
-use crate::rig::{PATIENCE, Rig, soon};
+use crate::rig::{Over, PATIENCE, Rig, soon};
+
+port_and_tunnel!(
+    sixty_four_mebibytes_go_in_and_come_out_and_the_last_words_follow_the_end_of_input,
+    input_goes_on_after_the_engine_has_ended_its_output,
+    output_may_take_its_time_after_the_end_of_input,
+    a_client_that_vanishes_after_its_input_closes_the_engines_side,
+    a_client_that_vanishes_in_the_middle_closes_the_engines_side,
+    an_engine_that_dies_ends_the_stream,
+    shutdown_cuts_hijacked_streams_off,
+    without_an_upgrade_only_output_is_possible,
+);
 
 type Raw = TokioIo<Upgraded>;
 
@@ -41,9 +54,10 @@ async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<u
     }
 }
 
-#[tokio::test]
-async fn sixty_four_mebibytes_go_in_and_come_out_and_the_last_words_follow_the_end_of_input() {
-    let rig = Rig::new().await;
+async fn sixty_four_mebibytes_go_in_and_come_out_and_the_last_words_follow_the_end_of_input(
+    over: Over,
+) {
+    let rig = Rig::over(over, Limits::default()).await;
     let stream = hijack(&rig, "/exec/echo/start", EXEC).await;
     let seen = rig.engine.seen().pop().unwrap();
     assert_eq!(seen.headers["connection"], "Upgrade");
@@ -67,12 +81,11 @@ async fn sixty_four_mebibytes_go_in_and_come_out_and_the_last_words_follow_the_e
         LONG + words.len() as u64
     );
     input.await.unwrap();
-    assert_eq!(rig.engine.inner.state.lock().unwrap().received, LONG);
+    assert_eq!(rig.engine.look(|state| state.received), LONG);
 }
 
-#[tokio::test]
-async fn input_goes_on_after_the_engine_has_ended_its_output() {
-    let rig = Rig::new().await;
+async fn input_goes_on_after_the_engine_has_ended_its_output(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let mut stream = hijack(&rig, "/exec/source/start", EXEC).await;
     assert_eq!(read_all(&mut stream).await.unwrap(), LONG);
     stream.write_all(b"still here").await.unwrap();
@@ -80,12 +93,11 @@ async fn input_goes_on_after_the_engine_has_ended_its_output() {
     rig.engine
         .until("the input", |state| state.input_ended == 1)
         .await;
-    assert_eq!(rig.engine.inner.state.lock().unwrap().received, 10);
+    assert_eq!(rig.engine.look(|state| state.received), 10);
 }
 
-#[tokio::test]
-async fn output_may_take_its_time_after_the_end_of_input() {
-    let rig = Rig::new().await;
+async fn output_may_take_its_time_after_the_end_of_input(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let mut stream = hijack(
         &rig,
         "/containers/late/attach?stream=1&stdin=1&stdout=1",
@@ -101,81 +113,103 @@ async fn output_may_take_its_time_after_the_end_of_input() {
     assert_eq!(words, "got 5");
 }
 
-#[tokio::test]
-async fn a_client_that_vanishes_after_its_input_closes_the_engines_side() {
-    let rig = Rig::new().await;
+async fn a_client_that_vanishes_after_its_input_closes_the_engines_side(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let stream = hijack(&rig, "/exec/silent/start", EXEC).await;
-    let mut stream = tls_of(stream);
-    stream.get_mut().1.send_close_notify();
-    stream.flush().await.unwrap();
+    let mut below = Below::of(stream);
+    below.end_input().await;
     rig.engine
         .until("the end of input", |state| state.input_ended == 1)
         .await;
-    reset(stream);
+    below.vanish();
     rig.engine
         .until("the engine's side closed", |state| state.open == 0)
         .await;
 }
 
-#[tokio::test]
-async fn a_client_that_vanishes_in_the_middle_closes_the_engines_side() {
-    let rig = Rig::new().await;
+async fn a_client_that_vanishes_in_the_middle_closes_the_engines_side(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let mut stream = hijack(&rig, "/exec/silent/start", EXEC).await;
     stream.write_all(b"half a sen").await.unwrap();
     rig.engine
         .until("some input", |state| state.received == 10)
         .await;
-    reset(tls_of(stream));
+    Below::of(stream).vanish();
     rig.engine
         .until("the engine's side closed", |state| state.open == 0)
         .await;
 }
 
-fn tls_of(stream: Raw) -> Tls {
-    stream
-        .into_inner()
-        .downcast::<TokioIo<Tls>>()
-        .unwrap()
-        .io
-        .into_inner()
+/// What a raw stream runs over.
+enum Below {
+    Tls(Box<Tls>),
+    Tunnel(Stream),
 }
 
-/// As a machine does that lost its memory of the connection.
-fn reset(stream: Tls) {
-    let (tcp, _): (TcpStream, _) = stream.into_inner();
-    socket2::SockRef::from(&tcp)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-    drop(tcp);
+impl Below {
+    fn of(stream: Raw) -> Self {
+        match stream.into_inner().downcast::<TokioIo<Tls>>() {
+            Ok(parts) => Self::Tls(Box::new(parts.io.into_inner())),
+            Err(upgraded) => {
+                let parts = upgraded.downcast::<TokioIo<Stream>>().unwrap();
+                Self::Tunnel(parts.io.into_inner())
+            }
+        }
+    }
+
+    /// As Docker's client does: TLS says so, TCP does not.
+    async fn end_input(&mut self) {
+        match self {
+            Self::Tls(tls) => {
+                tls.get_mut().1.send_close_notify();
+                tls.flush().await.unwrap();
+            }
+            Self::Tunnel(stream) => stream.shutdown().await.unwrap(),
+        }
+    }
+
+    /// As a machine does that lost its memory of the connection.
+    fn vanish(self) {
+        match self {
+            Self::Tls(tls) => {
+                let (tcp, _): (TcpStream, _) = tls.into_inner();
+                socket2::SockRef::from(&tcp)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
+            }
+            Self::Tunnel(stream) => drop(stream),
+        }
+    }
 }
 
-#[tokio::test]
-async fn an_engine_that_dies_ends_the_stream() {
-    let rig = Rig::new().await;
+async fn an_engine_that_dies_ends_the_stream(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let mut stream = hijack(&rig, "/exec/silent/start", EXEC).await;
     rig.engine.die().await;
     // The engine's part of a hijack has no framing, so this can only look like an end.
     drop(soon("end", read_all(&mut stream)).await);
 }
 
-#[tokio::test]
-async fn shutdown_cuts_hijacked_streams_off() {
-    let limits = stillmetal_proxy::Limits {
+async fn shutdown_cuts_hijacked_streams_off(over: Over) {
+    let limits = Limits {
         drain: Duration::from_millis(50),
         ..Default::default()
     };
-    let mut rig = Rig::with(limits).await;
-    let _stream = hijack(&rig, "/exec/silent/start", EXEC).await;
+    let mut rig = Rig::over(over, limits).await;
+    let mut stream = hijack(&rig, "/exec/silent/start", EXEC).await;
     rig.shutdown.cancel();
     soon("server's end", rig.server.take().unwrap())
         .await
         .unwrap();
-    assert!(TcpStream::connect(rig.address).await.is_err());
+    match over {
+        Over::Port => assert!(TcpStream::connect(rig.address).await.is_err()),
+        // Reset, and no clean end.
+        Over::Tunnel => assert!(read_all(&mut stream).await.is_err()),
+    }
 }
 
-#[tokio::test]
-async fn without_an_upgrade_only_output_is_possible() {
-    let rig = Rig::new().await;
+async fn without_an_upgrade_only_output_is_possible(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let mut client = rig.admin().await;
     for (target, body) in [
         ("/exec/with-stdin/start", EXEC),
@@ -225,10 +259,29 @@ async fn only_known_protocols_and_endpoints_are_upgraded() {
     assert!(!rig.engine.seen()[0].headers.contains_key("upgrade"));
 }
 
+/// A node without a port counts by user.
+#[tokio::test]
+async fn a_user_has_so_many_streams_and_no_more() {
+    let limits = Limits {
+        connections_per_certificate: 1,
+        ..Limits::default()
+    };
+    let rig = Rig::over(Over::Tunnel, limits).await;
+    let held = hijack(&rig, "/exec/silent/start", EXEC).await;
+    let (status, _) = rig.admin().await.get("/_ping").await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(rig.user().await.get("/_ping").await.0, StatusCode::OK);
+    drop(held);
+    soon("a free place", async {
+        while rig.admin().await.get("/_ping").await.0 != StatusCode::OK {}
+    })
+    .await;
+}
+
 /// The certificate's places are given back when the hijacked stream ends, not before.
 #[tokio::test]
 async fn a_hijacked_stream_counts_as_a_connection() {
-    let limits = stillmetal_proxy::Limits {
+    let limits = Limits {
         connections_per_certificate: 1,
         ..Default::default()
     };

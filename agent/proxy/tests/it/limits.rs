@@ -11,7 +11,12 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::client::{Client, raw, tls_as};
-use crate::rig::{Rig, soon};
+use crate::rig::{Over, Rig, soon};
+
+port_and_tunnel!(
+    an_engine_that_is_not_ready_says_so,
+    shutdown_lets_answers_in_progress_end,
+);
 
 #[tokio::test]
 async fn silent_peers_do_not_delay_others() {
@@ -217,9 +222,8 @@ async fn a_client_is_told_to_continue_only_with_what_will_be_read() {
     assert!(!rig.engine.seen()[0].headers.contains_key("expect"));
 }
 
-#[tokio::test]
-async fn an_engine_that_is_not_ready_says_so() {
-    let rig = Rig::new().await;
+async fn an_engine_that_is_not_ready_says_so(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     *rig.node.not_ready.lock().unwrap() = Some("containerd is being started".into());
     let mut client = rig.user().await;
     for target in ["/_ping", "/version", "/containers/json"] {
@@ -244,9 +248,8 @@ async fn an_engine_that_is_not_ready_says_so() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
 }
 
-#[tokio::test]
-async fn shutdown_lets_answers_in_progress_end() {
-    let mut rig = Rig::new().await;
+async fn shutdown_lets_answers_in_progress_end(over: Over) {
+    let mut rig = Rig::over(over, Limits::default()).await;
     let mut client = rig.user().await;
     let target = "/containers/told/logs?follow=1&stdout=1";
     let response = client

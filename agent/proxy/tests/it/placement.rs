@@ -3,8 +3,11 @@
 use hyper::StatusCode;
 use policy::Denial;
 use serde_json::{Value, json};
+use stillmetal_proxy::Limits;
 
-use crate::rig::Rig;
+use crate::rig::{Over, Rig};
+
+port_and_tunnel!(a_pinned_create_claims_rewrites_and_reports,);
 
 const PINNED: &str = r#"{"Image":"x","HostConfig":{"CpusetCpus":"2"}}"#;
 
@@ -15,9 +18,8 @@ fn busy() -> Denial {
     }
 }
 
-#[tokio::test]
-async fn a_pinned_create_claims_rewrites_and_reports() {
-    let rig = Rig::new().await;
+async fn a_pinned_create_claims_rewrites_and_reports(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let mut client = rig.user().await;
     let (status, body) = client
         .post("/v1.45/containers/create?name=job", PINNED)
@@ -55,7 +57,7 @@ async fn a_refused_claim_forwards_nothing_and_a_refused_create_gives_the_cpus_ba
     assert!(rig.engine.seen().is_empty());
 
     *rig.node.refuse_claims.lock().unwrap() = None;
-    rig.engine.inner.change(|state| state.refuse_create = true);
+    rig.engine.change(|state| state.refuse_create = true);
     let (status, body) = client.post("/containers/create", PINNED).await;
     assert_eq!(
         (status, &body["message"]),
@@ -113,13 +115,6 @@ async fn a_refused_start_removes_a_container_that_was_to_remove_itself() {
     );
     let left: Vec<String> = rig
         .engine
-        .inner
-        .state
-        .lock()
-        .unwrap()
-        .containers
-        .keys()
-        .cloned()
-        .collect();
+        .look(|state| state.containers.keys().cloned().collect());
     assert_eq!(left, ["kept"]);
 }

@@ -3,9 +3,12 @@
 use hyper::StatusCode;
 use pki::{Authority, RoleName, Validity};
 use serde_json::json;
+use stillmetal_proxy::Limits;
 
 use crate::client::{Client, raw, tls, tls_as};
-use crate::rig::{Rig, soon};
+use crate::rig::{Over, Rig, soon};
+
+port_and_tunnel!(users_and_admins_differ,);
 
 const PING: &[u8] = b"GET /_ping HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
@@ -60,9 +63,8 @@ async fn plain_http_gets_no_answer() {
     assert!(!answer.starts_with(b"HTTP"));
 }
 
-#[tokio::test]
-async fn users_and_admins_differ() {
-    let rig = Rig::new().await;
+async fn users_and_admins_differ(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let privileged = r#"{"Image":"x","HostConfig":{"Privileged":true}}"#;
     let (status, body) = rig
         .user()
@@ -141,7 +143,7 @@ async fn a_sidecar_that_outlived_its_main_container_can_only_be_ended() {
 
 #[tokio::test]
 async fn one_certificate_cannot_crowd_out_the_others() {
-    let limits = stillmetal_proxy::Limits {
+    let limits = Limits {
         connections_per_certificate: 3,
         ..Default::default()
     };

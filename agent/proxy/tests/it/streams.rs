@@ -5,15 +5,20 @@ use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use hyper::{Request, StatusCode};
 use serde_json::json;
-use stillmetal_proxy::BodyError;
+use stillmetal_proxy::{BodyError, Limits};
 
 use crate::client::request;
-use crate::fake_engine;
-use crate::rig::{Rig, soon};
+use crate::rig::{Over, Rig, soon};
 
-#[tokio::test]
-async fn each_piece_of_an_answer_arrives_before_the_next_is_made() {
-    let rig = Rig::new().await;
+port_and_tunnel!(
+    each_piece_of_an_answer_arrives_before_the_next_is_made,
+    an_engine_that_dies_in_the_middle_is_not_a_clean_end,
+    a_client_that_leaves_ends_the_engines_request,
+    an_upload_streams_through,
+);
+
+async fn each_piece_of_an_answer_arrives_before_the_next_is_made(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let mut client = rig.user().await;
     let target = "/containers/told/logs?follow=1&stdout=1";
     let mut response = client.send(request("GET", target, "")).await.unwrap();
@@ -24,9 +29,8 @@ async fn each_piece_of_an_answer_arrives_before_the_next_is_made() {
     }
 }
 
-#[tokio::test]
-async fn an_engine_that_dies_in_the_middle_is_not_a_clean_end() {
-    let rig = Rig::new().await;
+async fn an_engine_that_dies_in_the_middle_is_not_a_clean_end(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let mut client = rig.user().await;
     let target = "/containers/told/logs?follow=1&stdout=1";
     let mut response = client.send(request("GET", target, "")).await.unwrap();
@@ -36,9 +40,8 @@ async fn an_engine_that_dies_in_the_middle_is_not_a_clean_end() {
     assert!(soon("end", response.collect()).await.is_err());
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_ends_the_engines_request() {
-    let rig = Rig::new().await;
+async fn a_client_that_leaves_ends_the_engines_request(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     for target in [
         "/containers/told/wait",
         "/containers/told/logs?follow=1&stdout=1",
@@ -81,9 +84,8 @@ fn upload(target: &str, method: &str) -> Request<stillmetal_proxy::Body> {
     request
 }
 
-#[tokio::test]
-async fn an_upload_streams_through() {
-    let rig = Rig::new().await;
+async fn an_upload_streams_through(over: Over) {
+    let rig = Rig::over(over, Limits::default()).await;
     let mut client = rig.user().await;
     let response = client
         .send(upload("/images/load?quiet=1", "POST"))
@@ -147,7 +149,7 @@ async fn headers_are_rebuilt() {
 async fn a_full_image_store_is_told_in_bytes() {
     let rig = Rig::new().await;
     let mut client = rig.user().await;
-    let image = "0".repeat(fake_engine::MEMORY + 1);
+    let image = "0".repeat(stillmetal_fakes::MEMORY + 1);
     let response = client
         .send(request("POST", "/images/load", &image))
         .await

@@ -1,8 +1,9 @@
-//! An engine on a unix socket: a few stateful containers, hijacked streams that echo with
+//! An engine on a unix socket: a few stateful containers and images, hijacked streams that echo with
 //! independent half-closes, slow answers, and a record of everything it was asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -22,54 +23,81 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::archive;
+
+/// Any machine has done by then what it is going to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// One request as it arrived.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    pub(crate) method: String,
-    pub(crate) target: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+pub struct Seen {
+    pub method: String,
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
 }
 
-#[derive(Default)]
-pub(crate) struct State {
-    pub(crate) seen: Vec<Seen>,
+/// What the engine is and was asked.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Requests, in their order. Uploads of images are kept without their bodies.
+    pub seen: Vec<Seen>,
     /// By id.
-    pub(crate) containers: BTreeMap<String, Value>,
-    pub(crate) refuse_create: bool,
+    pub containers: BTreeMap<String, Value>,
+    /// Ids of the images that were loaded.
+    pub images: BTreeSet<String>,
+    /// Answers to a create with 404.
+    pub refuse_create: bool,
+    /// Says that it has loaded an image, and has not.
+    pub lose_images: bool,
+    /// Length of `GET /images/NAME/get`, bytes.
+    pub export_bytes: u64,
     /// Requests that are being answered.
-    pub(crate) open: usize,
+    pub open: usize,
     /// Bytes that hijacked streams received.
-    pub(crate) received: u64,
+    pub received: u64,
     /// Hijacked streams whose input has ended.
-    pub(crate) input_ended: usize,
+    pub input_ended: usize,
 }
 
 #[derive(Clone)]
-pub(crate) struct Inner {
+struct Inner {
     connections: TaskTracker,
     kill: CancellationToken,
-    pub(crate) state: Arc<Mutex<State>>,
+    state: Arc<Mutex<State>>,
     changed: watch::Sender<()>,
     /// What `logs` and `attach` of `/containers/told` send.
     told: Arc<Mutex<mpsc::Receiver<Vec<u8>>>>,
 }
 
-pub(crate) struct FakeEngine {
-    pub(crate) socket: PathBuf,
-    pub(crate) inner: Inner,
-    pub(crate) tell: mpsc::Sender<Vec<u8>>,
+/// A running engine.
+pub struct FakeEngine {
+    pub socket: PathBuf,
+    inner: Inner,
+    /// Each of these is one piece of what `logs` and `attach` of any container send.
+    pub tell: mpsc::Sender<Vec<u8>>,
     accepting: JoinHandle<()>,
 }
 
-/// What one image may have.
-pub(crate) const MEMORY: usize = 64 << 20;
+impl fmt::Debug for FakeEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeEngine")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one image may have, bytes.
+pub const MEMORY: usize = 64 << 20;
 
 impl FakeEngine {
-    pub(crate) fn start(socket: PathBuf) -> Self {
+    /// Listens on a socket that does not exist yet.
+    #[must_use]
+    pub fn start(socket: PathBuf) -> Self {
         let listener = UnixListener::bind(&socket).unwrap();
         let (tell, told) = mpsc::channel(64);
         let inner = Inner {
@@ -111,7 +139,7 @@ impl FakeEngine {
     }
 
     /// As `kill -9` would.
-    pub(crate) async fn die(&self) {
+    pub async fn die(&self) {
         self.accepting.abort();
         std::fs::remove_file(&self.socket).unwrap();
         self.inner.kill.cancel();
@@ -119,23 +147,31 @@ impl FakeEngine {
         self.inner.connections.wait().await;
     }
 
-    pub(crate) fn add(&self, id: &str, host_config: Value) {
+    /// A container that exists already.
+    pub fn add(&self, id: &str, host_config: Value) {
         let inspect = json!({ "Id": id, "Name": format!("/{id}"), "State": { "Status": "created" },
             "HostConfig": host_config, "Mounts": [], "Config": {} });
-        self.inner
-            .state
-            .lock()
-            .unwrap()
-            .containers
-            .insert(id.into(), inspect);
+        self.change(|state| drop(state.containers.insert(id.into(), inspect)));
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.inner.state.lock().unwrap().seen.clone()
+    /// Looks at the state.
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.inner.state.lock().unwrap())
     }
 
-    /// Requests with their methods, without those the proxy makes on its own account.
-    pub(crate) fn asked(&self) -> Vec<String> {
+    /// Changes it, as somebody else than the client might.
+    pub fn change(&self, change: impl FnOnce(&mut State)) {
+        self.inner.change(change);
+    }
+
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.look(|state| state.seen.clone())
+    }
+
+    /// Requests with their methods.
+    #[must_use]
+    pub fn asked(&self) -> Vec<String> {
         self.seen()
             .iter()
             .map(|seen| format!("{} {}", seen.method, seen.target))
@@ -143,14 +179,16 @@ impl FakeEngine {
     }
 
     /// Waits until the state is as wanted.
-    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&State) -> bool) {
+    pub async fn until(&self, what: &str, wanted: impl Fn(&State) -> bool) {
         let mut changed = self.inner.changed.subscribe();
-        crate::rig::soon(what, async {
-            while !wanted(&self.inner.state.lock().unwrap()) {
+        let wait = async {
+            while !self.look(&wanted) {
                 changed.changed().await.unwrap();
             }
-        })
-        .await;
+        };
+        timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("not in time: {what}"));
     }
 }
 
@@ -164,7 +202,7 @@ impl Drop for Open {
 }
 
 impl Inner {
-    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap());
         self.changed.send_replace(());
     }
@@ -193,7 +231,11 @@ impl Inner {
                 .map(|all| all.to_bytes().to_vec())
                 .unwrap_or_default();
         }
-        let body = seen.body.clone();
+        let body = if path.starts_with("/images/load") {
+            std::mem::take(&mut seen.body)
+        } else {
+            seen.body.clone()
+        };
         let method = seen.method.clone();
         self.change(|state| state.seen.push(seen));
         if wants_upgrade {
@@ -250,8 +292,33 @@ impl Inner {
                 StatusCode::OK,
                 &json!({ "errorDetail": { "message": "write /layer: no space left on device" } }),
             ),
+            ("POST", ["images", "load"]) => self.load(&body),
+            ("GET", ["images", name, "get"]) if *name != "none" => self.export(open),
+            ("GET", ["images", id, "json"]) if self.state.lock().unwrap().images.contains(*id) => {
+                answer_json(StatusCode::OK, &json!({ "Id": id }))
+            }
+            ("GET", ["images", id, "json"]) => answer_json(
+                StatusCode::NOT_FOUND,
+                &json!({ "message": format!("No such image: {id}") }),
+            ),
             _ => answer_json(StatusCode::OK, &json!({ "ok": true, "bytes": body.len() })),
         }
+    }
+
+    /// An image's id is the digest of its configuration.
+    fn load(&self, body: &[u8]) -> Response<Body> {
+        let ids = archive::image_ids(body);
+        self.change(|state| {
+            if !state.lose_images {
+                state.images.extend(ids);
+            }
+        });
+        answer_json(StatusCode::OK, &json!({ "ok": true, "bytes": body.len() }))
+    }
+
+    fn export(&self, open: Open) -> Response<Body> {
+        let left = self.state.lock().unwrap().export_bytes;
+        Response::new(Zeros { left, _open: open }.boxed())
     }
 
     fn create(&self, body: &[u8]) -> Response<Body> {
@@ -354,6 +421,31 @@ impl Inner {
                 .unwrap();
             write.shutdown().await.unwrap();
         }
+    }
+}
+
+/// So many bytes.
+struct Zeros {
+    left: u64,
+    _open: Open,
+}
+
+impl hyper::body::Body for Zeros {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        static CHUNK: [u8; 64 * 1024] = [0; 64 * 1024];
+        let count = usize::try_from(self.left).map_or(CHUNK.len(), |left| left.min(CHUNK.len()));
+        if count == 0 {
+            return Poll::Ready(None);
+        }
+        self.left -= count as u64;
+        let chunk = Bytes::from_static(&CHUNK[..count]);
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Placement, node API and engine gate with a memory.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -12,26 +13,38 @@ use stillmetal_proxy::{
     Body, Claimed, EngineGate, EngineStatus, EventLog, NodeApi, Placement, StoreSpace,
 };
 
-pub(crate) const STORE: StoreSpace = StoreSpace {
+use crate::documents::{self, FakeDocument};
+
+/// Of the image store.
+pub const STORE: StoreSpace = StoreSpace {
     free: 1_234,
     total: 5_678,
 };
 
-pub(crate) struct FakeNode {
+/// A node around an engine. Who asks for `/stillmetal/…` is told the role and the path, unless it is a
+/// document.
+#[derive(Debug)]
+pub struct FakeNode {
     socket: PathBuf,
-    pub(crate) not_ready: Mutex<Option<String>>,
-    pub(crate) refuse_claims: Mutex<Option<Denial>>,
-    pub(crate) refuse_starts: Mutex<Option<Denial>>,
+    /// The engine is being started, and why.
+    pub not_ready: Mutex<Option<String>>,
+    pub refuse_claims: Mutex<Option<Denial>>,
+    pub refuse_starts: Mutex<Option<Denial>>,
+    /// By path.
+    pub documents: Mutex<BTreeMap<String, FakeDocument>>,
     /// What it adds to the engine's events.
-    pub(crate) told: EventLog,
+    pub told: EventLog,
     /// What was asked, in order.
-    pub(crate) log: Mutex<Vec<String>>,
+    pub log: Mutex<Vec<String>>,
 }
 
 impl FakeNode {
-    pub(crate) fn new(socket: PathBuf) -> Self {
+    /// Its engine listens there.
+    #[must_use]
+    pub fn new(socket: PathBuf) -> Self {
         Self {
             socket,
+            documents: Mutex::default(),
             not_ready: Mutex::default(),
             refuse_claims: Mutex::default(),
             refuse_starts: Mutex::default(),
@@ -44,7 +57,8 @@ impl FakeNode {
         self.log.lock().unwrap().push(event);
     }
 
-    pub(crate) fn events(&self) -> Vec<String> {
+    #[must_use]
+    pub fn events(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 }
@@ -115,7 +129,12 @@ impl Placement for FakeNode {
 impl NodeApi for FakeNode {
     fn handle(&self, role: Role, request: Request<Incoming>) -> BoxFuture<'_, Response<Body>> {
         let path = request.uri().path().to_owned();
+        let document = self.documents.lock().unwrap().get(&path).cloned();
         Box::pin(async move {
+            if let Some(document) = document {
+                self.note(format!("{path} {}", documents::range(&request)));
+                return document.answer(&request);
+            }
             stillmetal_proxy::json(StatusCode::OK, &json!({ "role": role, "path": path }))
         })
     }

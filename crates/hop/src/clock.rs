@@ -9,16 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::traits::{Body, BodyError};
-
 /// Counts requests, so that the connection's IO knows whether one is being served.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Busy(Arc<Counts>);
+pub struct Busy(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -29,24 +26,26 @@ struct Counts {
 
 impl Busy {
     /// A request's headers are complete; until the guard is dropped its body may take its time.
-    pub(crate) fn begin(&self) -> BusyGuard {
+    #[must_use]
+    pub fn begin(&self) -> BusyGuard {
         self.0.begun.fetch_add(1, Ordering::Relaxed);
         BusyGuard(Arc::clone(&self.0))
     }
 
     /// Whether the connection has stopped talking HTTP.
-    pub(crate) fn is_hijacked(&self) -> bool {
+    #[must_use]
+    pub fn is_hijacked(&self) -> bool {
         self.0.hijacked.load(Ordering::Relaxed)
     }
 }
 
 /// See [`Busy::begin`].
 #[derive(Debug)]
-pub(crate) struct BusyGuard(Arc<Counts>);
+pub struct BusyGuard(Arc<Counts>);
 
 impl BusyGuard {
     /// The connection carries raw bytes from here on and belongs to somebody else.
-    pub(crate) fn hijack(&self) {
+    pub fn hijack(&self) {
         self.0.hijacked.store(true, Ordering::Relaxed);
     }
 }
@@ -59,19 +58,26 @@ impl Drop for BusyGuard {
 
 /// An answer's body; the connection is busy until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) body: Body,
-    pub(crate) _busy: BusyGuard,
+pub struct Held<B> {
+    body: B,
+    _busy: BusyGuard,
 }
 
-impl hyper::body::Body for Held {
-    type Data = Bytes;
-    type Error = BodyError;
+impl<B> Held<B> {
+    #[must_use]
+    pub fn new(body: B, busy: BusyGuard) -> Self {
+        Self { body, _busy: busy }
+    }
+}
+
+impl<B: Body + Unpin> Body for Held<B> {
+    type Data = B::Data;
+    type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 
@@ -93,7 +99,7 @@ enum Phase {
 
 /// A connection that fails with `TimedOut` when headers or the next request take too long.
 #[derive(Debug)]
-pub(crate) struct Timed<IO> {
+pub struct Timed<IO> {
     io: IO,
     busy: Busy,
     seen: usize,
@@ -104,7 +110,7 @@ pub(crate) struct Timed<IO> {
 }
 
 impl<IO> Timed<IO> {
-    pub(crate) fn new(io: IO, busy: Busy, header_deadline: Duration, idle: Duration) -> Self {
+    pub fn new(io: IO, busy: Busy, header_deadline: Duration, idle: Duration) -> Self {
         // A new connection has a request in mind: it gets no more than the short deadline.
         let timer = Box::pin(sleep_until(Instant::now() + header_deadline));
         Self {

@@ -1,0 +1,66 @@
+//! Whoever has a series run and wants to know how it goes. What it is told, it is told between runs,
+//! never within a window.
+
+use api::run::{Attempt, RunStatus};
+use futures_util::future::BoxFuture;
+
+use super::attempt::Made;
+
+/// Follows one series.
+pub(crate) trait Watcher: Send + Sync {
+    /// The container of the next run is there and is started when this returns. After a restart of
+    /// the agent the series goes on from what was given here last.
+    ///
+    /// # Errors
+    /// Why the series is to end instead.
+    fn starting<'a>(
+        &'a self,
+        series: &'a RunStatus,
+        next: &'a Made,
+    ) -> BoxFuture<'a, Result<(), String>>;
+
+    /// Looks after a container from its start on; dropped when its run is over.
+    fn attend<'a>(&'a self, made: &'a Made) -> BoxFuture<'a, ()>;
+
+    /// A run is over, and its container still there.
+    ///
+    /// # Errors
+    /// Why the series is to end.
+    fn over<'a>(
+        &'a self,
+        run: &'a Attempt,
+        certificate: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), String>>;
+
+    /// The last container goes.
+    fn leaving<'a>(&'a self, made: &'a Made) -> BoxFuture<'a, ()>;
+}
+
+/// Nobody follows it.
+pub(super) struct Nobody;
+
+impl Watcher for Nobody {
+    fn starting<'a>(
+        &'a self,
+        _series: &'a RunStatus,
+        _next: &'a Made,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn attend<'a>(&'a self, _made: &'a Made) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn over<'a>(
+        &'a self,
+        _run: &'a Attempt,
+        _certificate: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn leaving<'a>(&'a self, _made: &'a Made) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
