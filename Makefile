@@ -56,6 +56,11 @@ image: kernel agent tool ## build kernel and initramfs into build/
 	@$(TOOL) build --kernel $(BUILD)/stillmetal-kernel --modules $(BUILD)/stillmetal-modules.tar --agent $(BUILD)/stillmetal-agent --init $(BUILD)/stage-one --gate $(BUILD)/stillmetal-gate --out $(BUILD)
 	@$(TOOL) docker-cli --out $(BUILD)/docker
 
+.PHONY: lab
+lab: image ## build the controller and `still` into build/
+	@$(CARGO) build --quiet --locked -p stillmetal-controller -p still
+	@cp $(CARGO_TARGET_DIR)/debug/{stillmetal-controller,still} $(BUILD)
+
 .PHONY: config
 config: image ## certificates and config.img for a real node: DIR=, NAMES=address,name [SSH_KEY=FILE]
 	@[[ -n "$(DIR)" && -n "$(NAMES)" ]] || { echo "make config DIR=directory NAMES=10.0.0.7,bench7.lab [SSH_KEY=key.pub]" >&2; exit 2; }
@@ -84,7 +89,7 @@ test-root: image ## namespaces, a real engine under the proxy, reproducibility o
 	@scripts/test-root
 	@scripts/test-reproducible
 
-test-vm: image ## the image in QEMU
+test-vm: lab ## the image in QEMU
 	@$(CARGO) test --locked -p testkit -- --ignored --test-threads=1
 	@$(CARGO) test --locked -p stillmetal-tests --test vm -- --ignored --test-threads=1
 
