@@ -15,6 +15,7 @@ mod docker;
 mod events;
 mod host;
 mod image;
+mod lab;
 mod look;
 mod machines;
 mod placement;

@@ -112,7 +112,7 @@ pub(crate) struct Rig {
     pub(crate) relay: Relay,
     pub(crate) log: Arc<Log>,
     pub(crate) tasks: TaskTracker,
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -154,7 +154,7 @@ impl Rig {
             relay,
             log,
             tasks,
-            dir,
+            _dir: dir,
             _serving: serving,
         }
     }

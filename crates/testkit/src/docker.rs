@@ -51,9 +51,17 @@ impl Docker {
     /// # Errors
     /// [`Error::Missing`] without a client program, [`Error::CommandFailed`] when it refuses.
     pub fn connect(address: SocketAddr, certificates: &Path) -> Result<Self> {
+        Self::connect_to(&format!("tcp://{address}"), certificates)
+    }
+
+    /// The same for any endpoint, `tcp://HOST:PORT` and perhaps a path.
+    ///
+    /// # Errors
+    /// As [`Docker::connect`].
+    pub fn connect_to(endpoint: &str, certificates: &Path) -> Result<Self> {
         let program = program()?;
         let config = crate::scratch::folder("docker")?;
-        let endpoint = format!("tcp://{address}");
+        let endpoint = endpoint.to_owned();
         let mut spec = format!("host={endpoint}");
         for (key, name) in [("ca", "ca.pem"), ("cert", "cert.pem"), ("key", "key.pem")] {
             let file = certificates.join(name);

@@ -1,0 +1,337 @@
+//! A lab as a person has it: `still` brings a controller and a node up, runs jobs on it, and takes all
+//! of it down again. In the middle its parts are killed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use testkit::{Docker, Invocation, Output, images, places};
+
+use crate::look::eventually;
+use crate::transcript::{self, Material};
+
+/// An emulated boot beside a controller, on a busy machine.
+const UP: Duration = Duration::from_secs(600);
+/// A job with all that belongs to it.
+const JOB: Duration = Duration::from_secs(300);
+
+/// Counts up in one process for a few seconds of emulated time, without a system call.
+const SPIN: &str = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+/// Goes on until it is ended, and does not care who asks.
+const STUBBORN: &str = "trap '' TERM INT; while :; do :; done";
+
+/// Somebody's home, with a lab in it. Dropped, the lab is taken down.
+struct Lab {
+    home: TempDir,
+}
+
+impl Lab {
+    fn still<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Invocation {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let home = self.home.path().as_os_str().to_owned();
+        Invocation::new(places::build_dir().join("still"))
+            .args(words)
+            .only_env([("PATH", path), ("HOME", home)])
+            .env("STILLMETAL_BUILD", places::build_dir())
+            .within(JOB)
+    }
+
+    /// What it prints as JSON, and its exit code.
+    fn json<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> (Value, i32) {
+        let output = self.still(["--json"].into_iter().chain(words)).run().unwrap();
+        let code = output.code.unwrap();
+        let value = serde_json::from_slice(&output.stdout);
+        (value.unwrap_or_else(|error| panic!("{error}: {}", both(&output))), code)
+    }
+
+    fn job(&self, id: &str) -> Value {
+        self.json(["job", "show", id]).0["job"].take()
+    }
+
+    /// Queues a job and waits until its benchmark runs.
+    fn begin(&self, words: &[&str]) -> String {
+        let detached = ["run", "--detach", "--canary", "0", "--cpus", "1"];
+        let (job, code) = self.json(detached.into_iter().chain(words.iter().copied()));
+        assert_eq!(code, 0, "{job:#}");
+        let id = job["id"].to_string();
+        eventually("it is measured", || {
+            let job = self.job(&id);
+            assert!(!is_over(&job), "{job:#}");
+            job["state"] == "measuring"
+        });
+        id
+    }
+
+    /// The job once it is over.
+    fn ended(&self, id: &str) -> Value {
+        let mut job = Value::Null;
+        eventually("it is over", || {
+            job = self.job(id);
+            is_over(&job)
+        });
+        job
+    }
+
+    fn node(&self) -> Value {
+        let (nodes, code) = self.json(["nodes"]);
+        assert_eq!(code, 0);
+        assert_eq!(nodes.as_array().unwrap().len(), 1, "{nodes:#}");
+        nodes[0].clone()
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.home.path().join(".local/state/stillmetal/lab")
+    }
+
+    fn record(&self) -> Value {
+        let text = std::fs::read_to_string(self.state_dir().join("record.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The stock client, through the controller.
+    fn docker(&self) -> Docker {
+        let (context, code) = self.json(["node", "docker-context", "node1", "--print"]);
+        assert_eq!(code, 0, "{context:#}");
+        let host = context["host"].as_str().unwrap();
+        let certificates = self.home.path().join(".config/stillmetal/contexts/lab");
+        Docker::connect_to(host, &certificates).unwrap()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // of a test that failed; the other one has done it already
+        drop(self.still(["down"]).run());
+    }
+}
+
+fn is_over(job: &Value) -> bool {
+    let running = ["queued", "assigned", "preparing", "measuring", "collecting"];
+    !running.iter().any(|state| job["state"] == *state)
+}
+
+fn both(output: &Output) -> String {
+    format!("{}{}", output.text(), output.error_text())
+}
+
+#[test]
+#[ignore = "boots the image: VM lane"]
+fn a_lab_from_up_to_down() {
+    let home = testkit::scratch_folder("lab").unwrap();
+    let lab = Lab { home };
+    up(&lab);
+    wrong_use_is_told(&lab);
+    a_job_comes_back_with_its_proof(&lab);
+    failures_are_told_apart(&lab);
+    the_docker_client_goes_through_the_controller(&lab);
+    a_job_survives_its_controller_and_its_agent(&lab);
+    a_cancelled_job_frees_its_node(&lab);
+    a_rebooted_node_is_the_same_node(&lab);
+    a_revoked_node_is_out(&lab);
+    let down = lab.still(["down"]).run().unwrap();
+    assert!(down.success(), "{}", both(&down));
+    let left = files_below(lab.home.path());
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn up(lab: &Lab) {
+    let words = ["--json", "up", "--nodes", "1", "--cpus", "3"];
+    let output = lab.still(words).within(UP).run().unwrap();
+    assert!(output.success(), "{}", both(&output));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["nodes"][0]["state"], "ready", "{said:#}");
+    // twice is no fault, another lab beside it is
+    let (again, code) = lab.json(words[1..].iter().copied());
+    assert_eq!((again["already"].as_bool(), code), (Some(true), 0));
+    let other = lab.still(["up", "--nodes", "2"]).run().unwrap();
+    assert_eq!(other.code, Some(2), "{}", both(&other));
+    let archive = images::busybox().unwrap();
+    let (image, code) = lab.json(["image", "push", archive.to_str().unwrap()]);
+    assert_eq!(code, 0, "{image:#}");
+    let (images, _) = lab.json(["image", "list"]);
+    assert_eq!(images[0]["digest"], image["digest"], "{images:#}");
+}
+
+fn wrong_use_is_told(lab: &Lab) {
+    for (words, code, said) in [
+        (&["run", "--cpus", "1"][..], 2, "an image or, with --command"),
+        (&["run", "nosuchimage", "true"], 2, "nosuchimage"),
+        (&["job", "show", "999"], 2, "999"),
+        (&["node", "drain", "nosuchnode"], 2, "nosuchnode"),
+    ] {
+        let output = lab.still(words.iter().copied()).run().unwrap();
+        assert_eq!(output.code, Some(code), "{words:?}: {}", both(&output));
+        assert!(output.error_text().contains(said), "{}", both(&output));
+    }
+    // what nobody can run waits, and says for what
+    let (job, _) = lab.json(["run", "--detach", "--cpus", "64", "busybox", "true"]);
+    let id = job["id"].to_string();
+    let why = lab.still(["job", "why", &id]).run_ok().unwrap().text();
+    assert!(why.contains("64"), "{why}");
+    let cancelled = lab.still(["job", "cancel", &id]).run_ok().unwrap().text();
+    assert!(cancelled.contains("cancelled"), "{cancelled}");
+}
+
+fn a_job_comes_back_with_its_proof(lab: &Lab) {
+    let script = format!("{SPIN}; echo out; echo err >&2");
+    // an overloaded host can delay the sampler: then a run is unproven, and tried again
+    let words = ["run", "--cpus", "1", "--canary", "1", "--attempts", "10"];
+    let command = ["busybox", "sh", "-c", &script];
+    let output = lab.still(words.into_iter().chain(command)).run().unwrap();
+    assert_eq!(output.code, Some(0), "{}", both(&output));
+    let said = output.text();
+    assert!(said.starts_with("out\n"), "{said}");
+    assert!(said.contains("done, quiet"), "{said}");
+    assert!(output.error_text().contains("err\n"), "{}", output.error_text());
+
+    let (jobs, _) = lab.json(["jobs"]);
+    let id = jobs.as_array().unwrap().iter().map(|job| job["id"].as_u64()).max();
+    let id = id.flatten().unwrap().to_string();
+    let stdout = lab.still(["job", "logs", &id]).run_ok().unwrap().text();
+    assert_eq!(stdout, "out\n");
+    let (shown, _) = lab.json(["job", "show", &id]);
+    let attempts = shown["results"][0]["runs"]["attempts"].as_array().unwrap();
+    assert!(attempts.iter().any(|run| run["verdict"] == "quiet"), "{shown:#}");
+
+    let proof = lab.home.path().join("proof");
+    let out = proof.to_str().unwrap();
+    lab.still(["job", "certificate", &id, "--out", out]).run_ok().unwrap();
+    let ca = lab.home.path().join(".config/stillmetal/contexts/lab/ca.pem");
+    let verify = || lab.still(["verify", "--ca", ca.to_str().unwrap(), out]).run().unwrap();
+    let verified = verify();
+    assert!(verified.success(), "{}", both(&verified));
+    change_one_byte(&proof);
+    let refused = verify();
+    assert_eq!(refused.code, Some(1), "{}", both(&refused));
+    std::fs::remove_dir_all(&proof).unwrap();
+}
+
+/// The first digit of a count in some certificate.
+fn change_one_byte(folder: &Path) {
+    let entry = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+    let text = std::fs::read_to_string(entry.path()).unwrap();
+    let at = text.find("\"foreign").unwrap();
+    let digit = at + text[at..].find(|c: char| c.is_ascii_digit()).unwrap();
+    let other = if text.as_bytes()[digit] == b'7' { "8" } else { "7" };
+    let changed = format!("{}{other}{}", &text[..digit], &text[digit + 1..]);
+    std::fs::write(entry.path(), changed).unwrap();
+}
+
+fn failures_are_told_apart(lab: &Lab) {
+    let run = |more: &[&str], script: &str| {
+        let words = ["run", "--cpus", "1", "--canary", "0"];
+        let command = ["busybox", "sh", "-c", script];
+        let words = words.into_iter().chain(more.iter().copied()).chain(command);
+        let (value, code) = lab.json(words);
+        assert_eq!(code, 1, "{value:#}");
+        value["job"].clone()
+    };
+    let ending = |job: &Value| job["parts"][0]["ending"].clone();
+    let failed = run(&[], "exit 7");
+    assert_eq!(failed["state"], "failed", "{failed:#}");
+    assert_eq!(ending(&failed)["exit_code"], 7, "{failed:#}");
+    let killed = run(&[], "kill -9 $$");
+    assert_eq!(ending(&killed)["signal"], 9, "{killed:#}");
+    let late = run(&["--timeout", "3s"], STUBBORN);
+    assert_eq!(late["state"], "timed-out", "{late:#}");
+    let mute = run(&["--output-timeout", "3s"], STUBBORN);
+    assert_eq!(mute["state"], "timed-out", "{mute:#}");
+    assert!(mute["reason"].as_str().unwrap().contains("wrote nothing"), "{mute:#}");
+    assert_eq!(lab.node()["jobs"], serde_json::json!([]));
+}
+
+fn the_docker_client_goes_through_the_controller(lab: &Lab) {
+    let docker = lab.docker();
+    let dir = testkit::scratch_folder("transcript").unwrap();
+    let archive = images::busybox().unwrap();
+    let material = Material::prepare(dir.path(), &archive, "busybox:latest").unwrap();
+    let through = transcript::run(&docker, &material).unwrap();
+    let direct = crate::shared::ready().unwrap();
+    let direct = direct.docker(testkit::Client::Admin).unwrap();
+    let direct = transcript::run(&direct, &material).unwrap();
+    let found = transcript::unexpected_differences(&through, &direct);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Both are killed while a benchmark runs, which is neither ended nor begun again.
+fn a_job_survives_its_controller_and_its_agent(lab: &Lab) {
+    let script = "i=0; while [ $i -lt 30 ]; do sleep 1; i=$((i+1)); done; echo survived";
+    let id = lab.begin(&["--attempts", "1", "busybox", "sh", "-c", script]);
+    let controller = &lab.record()["controller"]["process"]["pid"];
+    kill(controller.as_u64().unwrap());
+    let docker = lab.docker();
+    // the pattern must not find itself
+    let agent = "sleep 1; kill -9 $(pgrep -f '[s]tillmetal-agent serve')";
+    let words = ["run", "-d", "--privileged", "--pid", "host", "busybox", "sh", "-c", agent];
+    eventually("the node is reached again", || docker.run(words).unwrap().success());
+    let connected = lab.node()["connected_ms"].clone();
+    eventually("the agent is another one", || {
+        let node = lab.node();
+        node["state"] == "ready" && node["connected_ms"] != connected
+    });
+    assert_eq!(lab.record()["controller"]["restarts"], 1);
+    let job = lab.ended(&id);
+    assert_eq!((&job["state"], &job["attempts"]), (&"done".into(), &1.into()), "{job:#}");
+    let stdout = lab.still(["job", "logs", &id]).run_ok().unwrap().text();
+    assert_eq!(stdout, "survived\n");
+}
+
+fn a_cancelled_job_frees_its_node(lab: &Lab) {
+    let id = lab.begin(&["busybox", "sh", "-c", STUBBORN]);
+    lab.still(["job", "cancel", &id, "--reason", "enough"]).run_ok().unwrap();
+    let job = lab.ended(&id);
+    assert_eq!(job["state"], "cancelled", "{job:#}");
+    let (next, code) = lab.json(["run", "--canary", "0", "busybox", "true"]);
+    assert_eq!(code, 0, "{next:#}");
+    // control-C asks for the same
+    let words = ["run", "--canary", "0", "busybox", "sh", "-c", STUBBORN];
+    let mut running = lab.still(words).spawn().unwrap();
+    eventually("it runs", || lab.node()["jobs"] != serde_json::json!([]));
+    running.interrupt().unwrap();
+    let output = running.wait(JOB).unwrap();
+    assert_eq!(output.code, Some(1), "{}", both(&output));
+    assert!(output.text().contains("cancelled"), "{}", both(&output));
+}
+
+fn a_rebooted_node_is_the_same_node(lab: &Lab) {
+    let before = lab.node();
+    let docker = lab.docker();
+    let words = ["run", "--rm", "--privileged", "--pid", "host", "busybox"];
+    // the connection goes with the machine
+    drop(docker.run(words.into_iter().chain(["sh", "-c", "echo b > /proc/sysrq-trigger"])));
+    let boot = |node: &Value| node["facts"]["boot_id"].clone();
+    let mut after = Value::Null;
+    let back = testkit::poll(testkit::Deadline::after(UP), Duration::from_secs(1), || {
+        after = lab.node();
+        (after["state"] == "ready" && boot(&after) != boot(&before)).then_some(())
+    });
+    assert!(back.is_some(), "{after:#}");
+    assert_eq!((&after["id"], &after["name"]), (&before["id"], &before["name"]));
+    let (next, code) = lab.json(["run", "--canary", "0", "busybox", "true"]);
+    assert_eq!(code, 0, "{next:#}");
+}
+
+fn a_revoked_node_is_out(lab: &Lab) {
+    lab.still(["node", "revoke", "node1"]).run_ok().unwrap();
+    let (nodes, _) = lab.json(["nodes"]);
+    let connected = |node: &Value| node["state"] != "offline";
+    assert!(!nodes.as_array().unwrap().iter().any(connected), "{nodes:#}");
+}
+
+fn kill(pid: u64) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files_below(&path)),
+            false => found.push(path),
+        }
+    }
+    found
+}
