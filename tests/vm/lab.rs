@@ -39,10 +39,16 @@ impl Lab {
 
     /// What it prints as JSON, and its exit code.
     fn json<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> (Value, i32) {
-        let output = self.still(["--json"].into_iter().chain(words)).run().unwrap();
+        let output = self
+            .still(["--json"].into_iter().chain(words))
+            .run()
+            .unwrap();
         let code = output.code.unwrap();
         let value = serde_json::from_slice(&output.stdout);
-        (value.unwrap_or_else(|error| panic!("{error}: {}", both(&output))), code)
+        (
+            value.unwrap_or_else(|error| panic!("{error}: {}", both(&output))),
+            code,
+        )
     }
 
     fn job(&self, id: &str) -> Value {
@@ -155,7 +161,11 @@ fn up(lab: &Lab) {
 
 fn wrong_use_is_told(lab: &Lab) {
     for (words, code, said) in [
-        (&["run", "--cpus", "1"][..], 2, "an image or, with --command"),
+        (
+            &["run", "--cpus", "1"][..],
+            2,
+            "an image or, with --command",
+        ),
         (&["run", "nosuchimage", "true"], 2, "nosuchimage"),
         (&["job", "show", "999"], 2, "999"),
         (&["node", "drain", "nosuchnode"], 2, "nosuchnode"),
@@ -183,22 +193,43 @@ fn a_job_comes_back_with_its_proof(lab: &Lab) {
     let said = output.text();
     assert!(said.starts_with("out\n"), "{said}");
     assert!(said.contains("done, quiet"), "{said}");
-    assert!(output.error_text().contains("err\n"), "{}", output.error_text());
+    assert!(
+        output.error_text().contains("err\n"),
+        "{}",
+        output.error_text()
+    );
 
     let (jobs, _) = lab.json(["jobs"]);
-    let id = jobs.as_array().unwrap().iter().map(|job| job["id"].as_u64()).max();
+    let id = jobs
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|job| job["id"].as_u64())
+        .max();
     let id = id.flatten().unwrap().to_string();
     let stdout = lab.still(["job", "logs", &id]).run_ok().unwrap().text();
     assert_eq!(stdout, "out\n");
     let (shown, _) = lab.json(["job", "show", &id]);
     let attempts = shown["results"][0]["runs"]["attempts"].as_array().unwrap();
-    assert!(attempts.iter().any(|run| run["verdict"] == "quiet"), "{shown:#}");
+    assert!(
+        attempts.iter().any(|run| run["verdict"] == "quiet"),
+        "{shown:#}"
+    );
 
     let proof = lab.home.path().join("proof");
     let out = proof.to_str().unwrap();
-    lab.still(["job", "certificate", &id, "--out", out]).run_ok().unwrap();
-    let ca = lab.home.path().join(".config/stillmetal/contexts/lab/ca.pem");
-    let verify = || lab.still(["verify", "--ca", ca.to_str().unwrap(), out]).run().unwrap();
+    lab.still(["job", "certificate", &id, "--out", out])
+        .run_ok()
+        .unwrap();
+    let ca = lab
+        .home
+        .path()
+        .join(".config/stillmetal/contexts/lab/ca.pem");
+    let verify = || {
+        lab.still(["verify", "--ca", ca.to_str().unwrap(), out])
+            .run()
+            .unwrap()
+    };
     let verified = verify();
     assert!(verified.success(), "{}", both(&verified));
     change_one_byte(&proof);
@@ -213,7 +244,11 @@ fn change_one_byte(folder: &Path) {
     let text = std::fs::read_to_string(entry.path()).unwrap();
     let at = text.find("\"foreign").unwrap();
     let digit = at + text[at..].find(|c: char| c.is_ascii_digit()).unwrap();
-    let other = if text.as_bytes()[digit] == b'7' { "8" } else { "7" };
+    let other = if text.as_bytes()[digit] == b'7' {
+        "8"
+    } else {
+        "7"
+    };
     let changed = format!("{}{other}{}", &text[..digit], &text[digit + 1..]);
     std::fs::write(entry.path(), changed).unwrap();
 }
@@ -237,7 +272,10 @@ fn failures_are_told_apart(lab: &Lab) {
     assert_eq!(late["state"], "timed-out", "{late:#}");
     let mute = run(&["--output-timeout", "3s"], STUBBORN);
     assert_eq!(mute["state"], "timed-out", "{mute:#}");
-    assert!(mute["reason"].as_str().unwrap().contains("wrote nothing"), "{mute:#}");
+    assert!(
+        mute["reason"].as_str().unwrap().contains("wrote nothing"),
+        "{mute:#}"
+    );
     assert_eq!(lab.node()["jobs"], serde_json::json!([]));
 }
 
@@ -263,8 +301,20 @@ fn a_job_survives_its_controller_and_its_agent(lab: &Lab) {
     let docker = lab.docker();
     // the pattern must not find itself
     let agent = "sleep 1; kill -9 $(pgrep -f '[s]tillmetal-agent serve')";
-    let words = ["run", "-d", "--privileged", "--pid", "host", "busybox", "sh", "-c", agent];
-    eventually("the node is reached again", || docker.run(words).unwrap().success());
+    let words = [
+        "run",
+        "-d",
+        "--privileged",
+        "--pid",
+        "host",
+        "busybox",
+        "sh",
+        "-c",
+        agent,
+    ];
+    eventually("the node is reached again", || {
+        docker.run(words).unwrap().success()
+    });
     let connected = lab.node()["connected_ms"].clone();
     eventually("the agent is another one", || {
         let node = lab.node();
@@ -272,14 +322,20 @@ fn a_job_survives_its_controller_and_its_agent(lab: &Lab) {
     });
     assert_eq!(lab.record()["controller"]["restarts"], 1);
     let job = lab.ended(&id);
-    assert_eq!((&job["state"], &job["attempts"]), (&"done".into(), &1.into()), "{job:#}");
+    assert_eq!(
+        (&job["state"], &job["attempts"]),
+        (&"done".into(), &1.into()),
+        "{job:#}"
+    );
     let stdout = lab.still(["job", "logs", &id]).run_ok().unwrap().text();
     assert_eq!(stdout, "survived\n");
 }
 
 fn a_cancelled_job_frees_its_node(lab: &Lab) {
     let id = lab.begin(&["busybox", "sh", "-c", STUBBORN]);
-    lab.still(["job", "cancel", &id, "--reason", "enough"]).run_ok().unwrap();
+    lab.still(["job", "cancel", &id, "--reason", "enough"])
+        .run_ok()
+        .unwrap();
     let job = lab.ended(&id);
     assert_eq!(job["state"], "cancelled", "{job:#}");
     let (next, code) = lab.json(["run", "--canary", "0", "busybox", "true"]);
@@ -299,7 +355,13 @@ fn a_rebooted_node_is_the_same_node(lab: &Lab) {
     let docker = lab.docker();
     let words = ["run", "--rm", "--privileged", "--pid", "host", "busybox"];
     // the connection goes with the machine
-    drop(docker.run(words.into_iter().chain(["sh", "-c", "echo b > /proc/sysrq-trigger"])));
+    drop(
+        docker.run(
+            words
+                .into_iter()
+                .chain(["sh", "-c", "echo b > /proc/sysrq-trigger"]),
+        ),
+    );
     let boot = |node: &Value| node["facts"]["boot_id"].clone();
     let mut after = Value::Null;
     let back = testkit::poll(testkit::Deadline::after(UP), Duration::from_secs(1), || {
@@ -307,7 +369,10 @@ fn a_rebooted_node_is_the_same_node(lab: &Lab) {
         (after["state"] == "ready" && boot(&after) != boot(&before)).then_some(())
     });
     assert!(back.is_some(), "{after:#}");
-    assert_eq!((&after["id"], &after["name"]), (&before["id"], &before["name"]));
+    assert_eq!(
+        (&after["id"], &after["name"]),
+        (&before["id"], &before["name"])
+    );
     let (next, code) = lab.json(["run", "--canary", "0", "busybox", "true"]);
     assert_eq!(code, 0, "{next:#}");
 }
@@ -316,7 +381,10 @@ fn a_revoked_node_is_out(lab: &Lab) {
     lab.still(["node", "revoke", "node1"]).run_ok().unwrap();
     let (nodes, _) = lab.json(["nodes"]);
     let connected = |node: &Value| node["state"] != "offline";
-    assert!(!nodes.as_array().unwrap().iter().any(connected), "{nodes:#}");
+    assert!(
+        !nodes.as_array().unwrap().iter().any(connected),
+        "{nodes:#}"
+    );
 }
 
 fn kill(pid: u64) {

@@ -19,9 +19,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::folder::Folder;
 
-/// Why an assignment is not taken, in words for its submitter.
+/// Why an assignment is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused(pub String);
+pub struct Refused {
+    /// In words for its submitter.
+    pub why: String,
+    /// Another node, or this one later, may take it; false: what it asks for is at fault.
+    pub elsewhere: bool,
+}
+
+impl Refused {
+    /// Something here is in its way.
+    pub fn here(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            elsewhere: true,
+        }
+    }
+
+    /// No node would take it as it is.
+    pub fn anywhere(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            elsewhere: false,
+        }
+    }
+}
 
 /// It is to stop: see [`Task::why`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -282,7 +282,7 @@ impl Executor for FakeExecutor {
                 () = tokio::time::sleep(play.prepare) => {}
             }
             if let Some(why) = play.refuse {
-                return Err(Refused(why));
+                return Err(Refused::here(why));
             }
             if task.ready().await.is_err() || task.measuring().await.is_err() {
                 return given_up();

@@ -347,14 +347,14 @@ impl State {
         }
         let ending = match result {
             Ok(ending) => ending,
-            Err(Refused(why))
+            Err(refused)
                 if part.phase == Phase::Preparing && !part.known && part.cause.is_none() =>
             {
-                self.refuse(key, why);
+                self.refuse(key, refused);
                 self.forget(key, &mut effects);
                 return effects;
             }
-            Err(Refused(why)) => match &part.cause {
+            Err(Refused { why, .. }) => match &part.cause {
                 Some(_) => Task::ending(PartOutcome::Cancelled, None),
                 None => Task::ending(PartOutcome::Error, Some(why)),
             },
@@ -407,7 +407,8 @@ impl State {
             }
             Err(why) => {
                 self.parts.remove(&key);
-                self.refuse(key, format!("the node cannot write it down: {why}"));
+                let why = format!("the node cannot write it down: {why}");
+                self.refuse(key, Refused::here(why));
                 self.fences.close(key);
                 let change = Change::Fences(self.fences.clone());
                 effects.push(Effect::Write(change));
@@ -495,10 +496,15 @@ impl State {
         effects.push(Effect::Write(change));
     }
 
-    fn refuse(&mut self, key: Key, why: String) {
-        tracing::info!(job = %key.job, attempt = key.attempt, %why, "refused");
+    fn refuse(&mut self, key: Key, refused: Refused) {
+        let Refused { why, elsewhere } = refused;
+        tracing::info!(job = %key.job, attempt = key.attempt, %why, elsewhere, "refused");
         let why = short(why);
-        self.answers.push_back(Report::Refused { key, why });
+        self.answers.push_back(Report::Refused {
+            key,
+            why,
+            elsewhere,
+        });
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Node {
     pub(super) link: Link,
     /// Not asked until then, and why.
     pub(super) hold_off: Option<(Millis, String)>,
+    /// Jobs that failed here by the node's fault, since the last one that did not.
+    strikes: BTreeSet<JobId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +124,7 @@ impl Core {
             seat: sched::NodeId::default(),
             link: Link::Down { since: now },
             hold_off: None,
+            strikes: BTreeSet::new(),
         };
         node.seat = self.sched.add_node(node.as_scheduled());
         self.seats.push(node.row.id.clone());
@@ -325,7 +328,10 @@ impl Core {
             node.row.draining = draining;
         }
         match change.healthy {
-            Some(true) => (node.row.quarantine, node.hold_off) = (None, None),
+            Some(true) => {
+                (node.row.quarantine, node.hold_off) = (None, None);
+                node.strikes.clear();
+            }
             Some(false) => node.row.quarantine = Some(format!("by {user}")),
             None => {}
         }
@@ -362,8 +368,28 @@ impl Core {
         }
     }
 
+    /// A job failed here by the node's fault. Often enough, by different jobs, and it is in quarantine.
+    pub(super) fn strike(&mut self, now: Millis, id: &NodeId, job: JobId, cause: String) {
+        let allowed = self.settings.strikes;
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        node.strikes.insert(job);
+        if node.strikes.len() >= allowed && node.row.quarantine.is_none() {
+            let cause = format!("{allowed} jobs in a row failed by its fault; the last: {cause}");
+            self.quarantine(now, id, cause);
+        }
+    }
+
+    /// It ran a job to its end.
+    pub(super) fn served(&mut self, id: &NodeId) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.strikes.clear();
+        }
+    }
+
     /// Not asked again for a while.
-    pub(super) fn hold_off(&mut self, now: Millis, id: &NodeId, cause: String) {
+    pub(super) fn hold_off(&mut self, now: Millis, id: &NodeId, job: JobId, cause: String) {
         let until = now.saturating_add(millis(self.settings.hold_off));
         if let Some(node) = self.nodes.get_mut(id) {
             node.hold_off = Some((until, cause.clone()));
@@ -373,6 +399,7 @@ impl Core {
                 "node.held-off",
                 serde_json::json!({ "cause": cause }),
             );
+            self.strike(now, id, job, cause);
             self.reseat(id);
         }
     }

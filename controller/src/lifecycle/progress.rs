@@ -21,7 +21,11 @@ impl Core {
             Report::Hello { .. } => {}
             Report::Facts { facts } => self.facts(now, node, *facts),
             Report::Accepted { key } => self.accepted(now, node, key),
-            Report::Refused { key, why } => self.refused(now, node, key, &why),
+            Report::Refused {
+                key,
+                why,
+                elsewhere,
+            } => self.refused(now, node, key, &why, elsewhere),
             Report::Stage { key, stage, .. } => self.advanced(now, node, key, stage.into()),
             Report::Ended { key, ending } => self.part_ended(now, node, key, *ending),
             Report::Heartbeat {} => {}
@@ -86,10 +90,12 @@ impl Core {
         }
     }
 
-    fn refused(&mut self, now: Millis, node: &NodeId, key: Key, why: &str) {
-        if self.part(node, key).is_none() {
+    fn refused(&mut self, now: Millis, node: &NodeId, key: Key, why: &str, elsewhere: bool) {
+        let Some((attempt, _)) = self.part(node, key) else {
             return;
-        }
+        };
+        // it was to be ended and is not there: nothing is wrong with the node
+        let decided = attempt.fate.is_some();
         let name = self.name(node);
         self.node_event(
             now,
@@ -97,7 +103,10 @@ impl Core {
             "job.refused",
             serde_json::json!({ "key": key, "why": why }),
         );
-        self.hold_off(now, node, format!("it refused job {}: {why}", key.job));
+        if elsewhere && !decided {
+            let cause = format!("it refused job {}: {why}", key.job);
+            self.hold_off(now, node, key.job, cause);
+        }
         if let Some((attempt, _)) = self.part(node, key)
             && let Some(part) = attempt.parts.get_mut(node)
         {
@@ -105,7 +114,14 @@ impl Core {
         }
         let otherwise = api::job::JobState::Failed;
         let reason = format!("{name} refused it: {why}");
-        self.doom(now, key.job, Fate::Again { otherwise, reason });
+        let fate = match elsewhere {
+            true => Fate::Again { otherwise, reason },
+            false => Fate::Over {
+                state: otherwise,
+                reason,
+            },
+        };
+        self.doom(now, key.job, fate);
         self.conclude_if_settled(now, key.job);
     }
 
@@ -152,6 +168,16 @@ impl Core {
                 (event.job, event.node) = (Some(key.job), Some(node.clone()));
                 event.data = data;
             });
+            match (outcome, &ending.reason) {
+                (PartOutcome::Error, why) => {
+                    let why = why.as_deref().unwrap_or("it does not say why");
+                    let cause = format!("it could not run job {}: {why}", key.job);
+                    self.strike(now, node, key.job, cause);
+                }
+                // it says nothing of the node
+                (PartOutcome::Cancelled, _) => {}
+                _ => self.served(node),
+            }
             self.show(now, key.job);
             self.end_the_others(node, key, outcome);
         }

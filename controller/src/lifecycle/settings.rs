@@ -15,6 +15,8 @@ pub struct Settings {
     pub end: Duration,
     /// A node that could not take work is not asked again for so long.
     pub hold_off: Duration,
+    /// A node that so many different jobs failed on one after the other, by its own fault, gets no more.
+    pub strikes: usize,
     /// Documents that their node has kept for so long without their being fetched are given up.
     pub collect: Duration,
     /// What a run takes beside its program and its canaries.
@@ -31,6 +33,7 @@ impl Default for Settings {
             lost_after: Duration::from_secs(60),
             end: Duration::from_secs(60),
             hold_off: Duration::from_secs(30),
+            strikes: 3,
             collect: Duration::from_secs(7 * 86_400),
             overhead: Duration::from_secs(60),
             heartbeat: Duration::from_secs(10),

@@ -145,7 +145,7 @@ impl Core {
             Late::Silent(node) => {
                 let name = self.name(&node);
                 let reason = format!("{name} did not take it within {:?}", settings.accept);
-                self.hold_off(now, &node, format!("it did not answer for job {id}"));
+                self.hold_off(now, &node, id, format!("it did not answer for job {id}"));
                 let otherwise = JobState::Failed;
                 self.doom(now, id, Fate::Again { otherwise, reason });
             }

@@ -184,7 +184,11 @@ impl Stock {
                 let why = format!("its image could not be loaded: {}", crate::chain(&error));
                 tracing::warn!(%node, job = %key.job, why, "assignment not sent");
                 let session = instruction.session;
-                let refused = Report::Refused { key, why };
+                let refused = Report::Refused {
+                    key,
+                    why,
+                    elsewhere: true,
+                };
                 let tell = move |core: &mut Core, now| core.reported(now, &node, session, refused);
                 self.dispatch.tell(tell).await;
             }

@@ -95,6 +95,8 @@ pub enum Report {
     Refused {
         key: Key,
         why: String,
+        /// Another node, or this one later, may take it; false: what it asks for is at fault.
+        elsewhere: bool,
     },
     /// Sent on each change, never repeated.
     Stage {

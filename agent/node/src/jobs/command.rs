@@ -71,7 +71,7 @@ pub(super) async fn run(
     task: &Task,
     request: ProcessRequest,
 ) -> Result<Ending, Refused> {
-    let refused = |denial: policy::Denial| Refused(denial.message);
+    let refused = super::refused;
     run::check(&request).map_err(refused)?;
     let ground = node.processes().ground();
     let name = holder(&stillmetal_work::attempt::name(task.key()));

@@ -48,12 +48,12 @@ struct Over {
 pub(super) async fn run(node: &Arc<Node>, task: Task, wanted: Image) -> Result<Ending, Refused> {
     let runs = node.runs();
     let prepared = runs.prepare(wanted.role, wanted.request, wanted.seat).await;
-    let prepared = prepared.map_err(|denial| Refused(denial.message))?;
+    let prepared = prepared.map_err(super::refused)?;
     let task = Arc::new(task);
     let watcher = Arc::new(Follower::new(node, &task, now_ms()));
     if let Err(why) = watcher.note(prepared.status(), prepared.made()).await {
         runs.give_up(&prepared).await;
-        return Err(Refused(why));
+        return Err(Refused::here(why));
     }
     if !ready(node, &task, &prepared).await {
         runs.give_up(&prepared).await;

@@ -66,9 +66,9 @@ impl Jobs {
     }
 
     async fn begin(&self, task: Task) -> Result<Ending, Refused> {
-        match request::wanted(task.assignment()).map_err(Refused)? {
+        match request::wanted(task.assignment()).map_err(Refused::anywhere)? {
             Wanted::Image(wanted) => {
-                self.swept(&task, ENGINE).await.map_err(Refused)?;
+                self.swept(&task, ENGINE).await.map_err(Refused::here)?;
                 image::run(&self.node, task, *wanted).await
             }
             Wanted::Command(wanted) => command::run(&self.node, &task, *wanted).await,
@@ -124,6 +124,14 @@ impl Executor for Jobs {
 }
 
 /// Milliseconds since the epoch by this node's clock.
+/// What the policy forbids and what makes no sense is so on any node; the rest is this one's trouble.
+fn refused(denial: policy::Denial) -> Refused {
+    match denial.status {
+        400 | 403 => Refused::anywhere(denial.message),
+        _ => Refused::here(denial.message),
+    }
+}
+
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let since = since.unwrap_or_default().as_millis();

@@ -7,6 +7,7 @@ use api::work::{Assignment, Key, Order, Report, Stage};
 
 use super::part::{Cause, Part, Phase};
 use super::{Effect, Session, State, WAITING};
+use crate::executor::Refused;
 use crate::fences::Standing;
 use crate::journal::{Change, Record};
 
@@ -65,7 +66,7 @@ impl State {
         let key = assignment.key;
         if let Some(part) = self.parts.get_mut(&key) {
             if part.disowned {
-                self.refuse(key, "it was disowned and is being ended".into());
+                self.refuse(key, Refused::here("it was disowned and is being ended"));
                 return;
             }
             match part.phase {
@@ -81,7 +82,7 @@ impl State {
             return;
         }
         if let Some(why) = self.out_of_date(key) {
-            self.refuse(key, why);
+            self.refuse(key, Refused::here(why));
             return;
         }
         let known = |waiting: &Assignment| waiting.key == key;
@@ -113,7 +114,7 @@ impl State {
     fn begin(&mut self, key: Key, effects: &mut Vec<Effect>) {
         if let Some(why) = self.out_of_date(key) {
             // one that is here is not what this is about: it was overtaken
-            self.refuse(key, why);
+            self.refuse(key, Refused::here(why));
         } else if let Some(part) = self.parts.get_mut(&key) {
             part.begin = true;
             self.begin_if_due(key, effects);
@@ -150,7 +151,7 @@ impl State {
 
     /// Refuses an attempt that is not here, so that it will not be either.
     fn close_unknown(&mut self, key: Key, why: String, effects: &mut Vec<Effect>) {
-        self.refuse(key, why);
+        self.refuse(key, Refused::here(why));
         if self.fences.close(key) {
             effects.push(Effect::Write(Change::Fences(self.fences.clone())));
         }
@@ -196,7 +197,7 @@ impl State {
         let older = self.waiting.iter().filter(|waiting| of_job(waiting));
         for older in older.map(|waiting| waiting.key).collect::<Vec<_>>() {
             let why = Cause::Superseded(key.fence).text();
-            self.refuse(older, why);
+            self.refuse(older, Refused::here(why));
         }
         self.waiting.retain(|waiting| !of_job(waiting));
     }
@@ -221,7 +222,7 @@ impl State {
                 self.waiting.push_back(assignment);
             } else if let Some(why) = self.out_of_date(assignment.key) {
                 // overtaken while it waited
-                self.refuse(assignment.key, why);
+                self.refuse(assignment.key, Refused::here(why));
             } else {
                 self.take(assignment, now, effects);
             }

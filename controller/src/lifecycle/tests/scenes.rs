@@ -1,7 +1,8 @@
 //! Scenes with a known end.
 
+use api::fleet::NodeState;
 use api::job::{JobState, OnLoss};
-use api::work::{PartOutcome, Stage};
+use api::work::{Order, PartOutcome, Report, Stage};
 
 use super::world::{World, certificate, id, request};
 
@@ -215,6 +216,51 @@ fn a_gang_begins_when_all_have_accepted_and_ends_when_one_fails() {
         .map(|part| part.ending.as_ref().unwrap().outcome)
         .collect();
     assert!(outcomes.contains(&PartOutcome::Failed), "{outcomes:?}");
+}
+
+#[test]
+fn what_no_node_would_take_is_tried_once() {
+    let mut world = connected(2);
+    let job = world.submit(request());
+    world.commit();
+    let why = "--privileged is refused".to_owned();
+    let Some(Order::Assign(assignment)) = world.nodes[0].inbox.pop_front() else {
+        panic!("nothing was assigned");
+    };
+    let key = assignment.key;
+    world.nodes[0].outbox.push_back(Report::Refused {
+        key,
+        why,
+        elsewhere: false,
+    });
+    world.settle(PartOutcome::Done);
+    let status = &world.disk.jobs[&job].status;
+    assert_eq!((status.state, status.attempts), (JobState::Failed, 1));
+    assert!(status.reason.as_ref().unwrap().contains("--privileged"));
+    let nodes = world.core.node_views();
+    assert!(nodes.iter().all(|node| node.state == NodeState::Ready));
+}
+
+#[test]
+fn a_node_on_which_nothing_succeeds_is_sent_no_more() {
+    let mut world = connected(1);
+    for number in 1..=3 {
+        let quarantine = &world.core.node(&id(0)).unwrap().quarantine;
+        assert_eq!(*quarantine, None, "after {number}");
+        let job = world.submit(request());
+        world.settle(PartOutcome::Error);
+        assert_eq!(world.disk.jobs[&job].status.state, JobState::Failed);
+        if number == 1 {
+            // a success in between, and it begins anew
+            world.submit(request());
+            world.settle(PartOutcome::Done);
+            let job = world.submit(request());
+            world.settle(PartOutcome::Error);
+            assert_eq!(world.disk.jobs[&job].status.state, JobState::Failed);
+        }
+    }
+    let cause = world.core.node(&id(0)).unwrap().quarantine.clone().unwrap();
+    assert!(cause.contains("3 jobs in a row"), "{cause}");
 }
 
 #[test]

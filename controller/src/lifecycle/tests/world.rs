@@ -323,14 +323,22 @@ impl World {
                 let highest = node.highest.entry(key.job).or_default();
                 if key.fence < *highest {
                     let why = "an older fence".into();
-                    node.outbox.push_back(Report::Refused { key, why });
+                    node.outbox.push_back(Report::Refused {
+                        key,
+                        why,
+                        elsewhere: true,
+                    });
                     return;
                 }
                 *highest = key.fence;
                 if !node.held.contains_key(&key) {
                     if refuse {
                         let why = "not today".into();
-                        node.outbox.push_back(Report::Refused { key, why });
+                        node.outbox.push_back(Report::Refused {
+                            key,
+                            why,
+                            elsewhere: true,
+                        });
                         return;
                     }
                     for (other, work) in &node.held {

@@ -297,7 +297,7 @@ impl History {
     fn work(&mut self, key: Key, doing: Doing, more: u8) {
         let effects = match doing {
             _ if self.cancelled.contains(&key) => self.end(key, Ok(cancelled())),
-            Doing::Preparing if more.is_multiple_of(7) => self.end(key, Err(Refused("no".into()))),
+            Doing::Preparing if more.is_multiple_of(7) => self.end(key, Err(Refused::here("no"))),
             Doing::Preparing => {
                 self.tasks.insert(key, Doing::Waiting);
                 self.state.prepared(key)

@@ -215,7 +215,7 @@ fn what_is_refused_or_unknown_does_not_come_back() {
     let key = key(4, 1, 7);
     let mut scene = Scene::welcomed();
     scene.assign(assignment(key));
-    assert_eq!(scene.over(key, Err(Refused("CPU 1 is taken".into()))), []);
+    assert_eq!(scene.over(key, Err(Refused::here("CPU 1 is taken"))), []);
     assert_eq!(refusal(&scene.say()), "CPU 1 is taken");
     assert_eq!(scene.assign(assignment(key)), []);
     refusal(&scene.say());
@@ -610,7 +610,7 @@ fn after_a_restart_what_was_begun_is_adopted_and_what_was_not_is_prepared() {
     let said = scene.say();
     assert_eq!(said, [ended(begun, done()), ended(over, done())]);
     // it was told that it is here: it cannot be refused any more
-    scene.over(kept, Err(Refused("no image".into())));
+    scene.over(kept, Err(Refused::anywhere("no image")));
     let said = scene.say();
     let [Report::Ended { ending, .. }] = &said[..] else {
         panic!("{said:?}");
