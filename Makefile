@@ -28,12 +28,12 @@ setup: ## install what the build needs (Debian packages, Rust toolchain)
 	@scripts/setup
 
 .PHONY: run
-run: image ## set up, build, boot one node in QEMU and run the demo benchmark on it
+run: lab ## set up, build, bring up a controller and a node in QEMU, run the demo benchmark there
 	@$(CARGO) run --quiet -p stillmetal-tests --bin demo
 
 .PHONY: node
 node: image ## boot a node and keep it running; prints how to point a docker context at it
-	@$(CARGO) run --quiet -p stillmetal-tests --bin demo -- --keep
+	@$(CARGO) run --quiet -p stillmetal-tests --bin node
 
 .PHONY: kernel
 kernel: setup ## build the kernel (cached by its inputs)
@@ -79,11 +79,14 @@ check: setup ## formats, lints, licences
 	@$(CARGO) clippy --quiet --locked --profile dist -p gate --features entrypoint --bin stillmetal-gate -- -D warnings
 	@scripts/deny
 
-.PHONY: test test-fast test-root test-vm
-test: check test-fast test-root test-vm ## everything: lints, unit tests, root lane, VM lane
+.PHONY: test test-fast test-api test-root test-vm
+test: check test-fast test-api test-root test-vm ## everything: lints, unit tests, API, root lane, VM lane
 
 test-fast: setup ## no root, no network, no engine
 	@$(CARGO) test --locked --workspace
+
+test-api: setup ## schemathesis (from PyPI) against a real controller
+	@scripts/test-api
 
 test-root: image ## namespaces, a real engine under the proxy, reproducibility of the image
 	@scripts/test-root

@@ -72,14 +72,15 @@ pub fn open(state: &Path) -> Result<Authority, AuthorityError> {
     }
 }
 
-/// Writes the certificate of an administrator, laid out as `docker` and `still` want it:
+/// Writes a new certificate and key of a client, laid out as `docker` and `still` want it:
 /// `ca.pem cert.pem key.pem`.
 ///
 /// # Errors
 /// When it cannot be made or written.
-pub fn write_admin(
+pub fn write_client(
     authority: &Authority,
     name: &str,
+    role: RoleName,
     validity: Validity,
     folder: &Path,
 ) -> Result<(), AuthorityError> {
@@ -87,9 +88,9 @@ pub fn write_admin(
         path: folder.to_owned(),
         source,
     })?;
-    let admin = authority.issue_client(name, RoleName::Admin, validity)?;
-    write(&folder.join("key.pem"), &admin.key_pem, 0o600)?;
-    write(&folder.join("cert.pem"), &admin.cert_pem, 0o644)?;
+    let client = authority.issue_client(name, role, validity)?;
+    write(&folder.join("key.pem"), &client.key_pem, 0o600)?;
+    write(&folder.join("cert.pem"), &client.cert_pem, 0o644)?;
     write(&folder.join("ca.pem"), authority.cert_pem(), 0o644)
 }
 

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod check;
 pub mod collect;
+pub mod credentials;
 pub mod desk;
 pub mod dispatch;
 pub mod enrol;

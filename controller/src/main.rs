@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use stillmetal_controller::credentials;
 use stillmetal_controller::serve::{self, Options};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -28,6 +29,12 @@ enum Command {
         after_help = "Example: stillmetal-controller serve --state /var/lib/stillmetal --name lab.example"
     )]
     Serve(Options),
+    /// Make a certificate for a person.
+    #[command(
+        after_help = "Example: stillmetal-controller credentials --state /var/lib/stillmetal --name ada --out ada
+Then, on Ada's machine: still context add lab --controller lab.example --ca ada/ca.pem --cert ada/cert.pem --key ada/key.pem"
+    )]
+    Credentials(credentials::Options),
     /// Print the OpenAPI document of its HTTP API.
     Openapi,
     /// Print a completion script for a shell.
@@ -49,6 +56,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Serve(options) => run(options),
+        Command::Credentials(options) => credentials::write(&options),
         Command::Openapi => {
             print!("{}", stillmetal_controller::http::openapi());
             Ok(())

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use pki::{Authority, Validity};
+use pki::{Authority, RoleName, Validity};
 use store::{Lease, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -84,7 +84,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let _lock = lock(state)?;
     let authority = authority::open(state).context("open the authority")?;
     if let Some(folder) = &options.admin_bundle {
-        authority::write_admin(&authority, "admin", Validity::days(ADMIN_DAYS), folder)
+        let validity = Validity::days(ADMIN_DAYS);
+        authority::write_client(&authority, "admin", RoleName::Admin, validity, folder)
             .context("write the administrator's certificate")?;
     }
     let holder = holder(state)?;

@@ -1,22 +1,38 @@
 //! The transcript through our API, and beside the engine's own.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use testkit::{Client, images};
+use anyhow::{Result, bail, ensure};
+use testkit::{Client, Docker, images};
 
 use crate::shared;
-use crate::transcript::{self, Material};
+use crate::transcript::{self, Material, Seen};
+
+/// What the client sees at any endpoint that has no containers.
+pub(crate) fn transcript_of(docker: &Docker) -> Result<Vec<Seen>> {
+    let dir = testkit::scratch_folder("transcript")?;
+    let material = Material::prepare(dir.path(), &images::busybox()?, "busybox:latest")?;
+    transcript::run(docker, &material)
+}
+
+/// What it sees at a node's own API, as user; taken once, because it takes minutes.
+pub(crate) fn direct() -> Result<&'static [Seen]> {
+    static DIRECT: LazyLock<Result<Vec<Seen>, String>> = LazyLock::new(|| {
+        let seen = || transcript_of(&shared::ready()?.docker(Client::User)?);
+        seen().map_err(|error| format!("{error:#}"))
+    });
+    match &*DIRECT {
+        Ok(seen) => Ok(seen),
+        Err(why) => bail!("{why}"),
+    }
+}
 
 #[test]
 #[ignore = "needs the built image: VM lane"]
 fn the_transcript_is_that_of_the_bare_engine() -> Result<()> {
-    let node = shared::ready()?;
-    let dir = testkit::scratch_folder("transcript")?;
-    let material = Material::prepare(dir.path(), &images::busybox()?, "busybox:latest")?;
-    let ours = transcript::run(&node.docker(Client::User)?, &material)?;
-    let engine = transcript::run(&node.bare_engine()?, &material)?;
-    let found = transcript::unexpected_differences(&ours, &engine);
+    let engine = transcript_of(&shared::ready()?.bare_engine()?)?;
+    let found = transcript::unexpected_differences(direct()?, &engine);
     ensure!(
         found.is_empty(),
         "not the engine's answers:\n{}",

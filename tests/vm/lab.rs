@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use testkit::{Docker, Invocation, Output, images, places};
 
 use crate::look::eventually;
-use crate::transcript::{self, Material};
+use crate::transcript;
 
 /// An emulated boot beside a controller, on a busy machine.
 const UP: Duration = Duration::from_secs(600);
@@ -95,13 +95,29 @@ impl Lab {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// The stock client, through the controller.
+    /// The stock client, through the controller, as administrator.
     fn docker(&self) -> Docker {
+        self.docker_as(&self.home.path().join(".config/stillmetal/contexts/lab"))
+    }
+
+    fn docker_as(&self, certificates: &Path) -> Docker {
         let (context, code) = self.json(["node", "docker-context", "node1", "--print"]);
         assert_eq!(code, 0, "{context:#}");
         let host = context["host"].as_str().unwrap();
-        let certificates = self.home.path().join(".config/stillmetal/contexts/lab");
-        Docker::connect_to(host, &certificates).unwrap()
+        Docker::connect_to(host, certificates).unwrap()
+    }
+
+    /// Certificates of somebody who is no administrator.
+    fn user(&self) -> TempDir {
+        let folder = testkit::scratch_folder("user").unwrap();
+        let state = self.state_dir().join("controller");
+        Invocation::new(places::build_dir().join("stillmetal-controller"))
+            .args(["credentials", "--name", "ada"])
+            .arg_path("--state", &state)
+            .arg_path("--out", folder.path())
+            .run_ok()
+            .unwrap();
+        folder
     }
 }
 
@@ -280,16 +296,17 @@ fn failures_are_told_apart(lab: &Lab) {
 }
 
 fn the_docker_client_goes_through_the_controller(lab: &Lab) {
-    let docker = lab.docker();
-    let dir = testkit::scratch_folder("transcript").unwrap();
-    let archive = images::busybox().unwrap();
-    let material = Material::prepare(dir.path(), &archive, "busybox:latest").unwrap();
-    let through = transcript::run(&docker, &material).unwrap();
-    let direct = crate::shared::ready().unwrap();
-    let direct = direct.docker(testkit::Client::Admin).unwrap();
-    let direct = transcript::run(&direct, &material).unwrap();
-    let found = transcript::unexpected_differences(&through, &direct);
+    let ada = lab.user();
+    let docker = lab.docker_as(ada.path());
+    let through = crate::docker::transcript_of(&docker).unwrap();
+    let direct = crate::docker::direct().unwrap();
+    let found = transcript::unexpected_differences(&through, direct);
     assert!(found.is_empty(), "{}", found.join("\n"));
+    let forbidden = ["run", "--rm", "--privileged", "busybox", "true"];
+    let refused = docker.run(forbidden).unwrap();
+    assert!(!refused.success(), "a user ran it");
+    let said = refused.error_text();
+    assert!(said.contains("refused for role user"), "{said}");
 }
 
 /// Both are killed while a benchmark runs, which is neither ended nor begun again.

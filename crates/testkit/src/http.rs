@@ -33,6 +33,8 @@ pub struct ApiClient {
     name: ServerName<'static>,
     within: Duration,
     console: Option<LineLog>,
+    /// Put before each path.
+    below: String,
 }
 
 impl ApiClient {
@@ -46,7 +48,15 @@ impl ApiClient {
             name,
             within: WITHIN,
             console: None,
+            below: String::new(),
         }
+    }
+
+    /// Puts this before each path: a node's API as its controller offers it.
+    #[must_use]
+    pub fn below(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.below);
+        self
     }
 
     /// Expects this name in the node's certificate instead of the address.
@@ -117,6 +127,7 @@ impl ApiClient {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer> {
+        let path = format!("{}{path}", self.below);
         let failed = |action| {
             let (method, url) = (method.to_owned(), format!("{}{path}", self.address));
             move |source| Error::Http {

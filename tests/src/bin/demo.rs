@@ -1,43 +1,100 @@
-//! `make run`: boots one node and shows the main job: a benchmark container, pinned to an isolated
-//! CPU by the stock docker client, and what disturbed it; then the same without pinning. `--keep`
-//! (`make node`) boots a node and keeps it running instead.
+//! `make run`: the main job, as a person does it. `still` brings up a controller and a node, runs a
+//! benchmark pinned to an isolated CPU, and its result comes back with the verdict on how quiet that CPU
+//! was. Then the stock docker client runs the same through the controller, pinned and unpinned, and the
+//! node's own counters say what disturbed it.
 
 use std::io::Write;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use clap::Parser;
+use serde_json::Value;
 use stillmetal_tests::observe::{Observer, Seen};
-use testkit::{Accel, Client, ConfigOptions, Credentials, Docker, Node, images, node};
+use tempfile::TempDir;
+use testkit::{ApiClient, Docker, images, places};
 
-const CPUS: u32 = 2;
-const RUNS: usize = 3;
 const BENCHMARK: [&str; 6] = ["stress-ng", "--cpu", "1", "--cpu-ops", "1000", "--metrics"];
-
-#[derive(Debug, Parser)]
-struct Arguments {
-    /// Boot a node and keep it running until ctrl-C.
-    #[arg(long)]
-    keep: bool,
-}
+const NODE: &str = "node1";
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let credentials = Arc::new(Credentials::generate()?);
-    let node = boot(&credentials)?;
-    if arguments.keep {
-        return keep(&node, &credentials);
-    }
-    let docker = node.docker(Client::User)?;
-    say("loading a benchmark image made from Debian's stress-ng package");
-    docker.load(&images::stress_ng()?)?;
+    let lab = Lab {
+        home: testkit::scratch_folder("demo")?,
+    };
+    lab.still(&["up", "--nodes", "1", "--cpus", "2"])?;
+    let archive = images::stress_ng()?;
+    let archive = archive.to_str().context("the build's path is text")?;
+    lab.still(&["image", "push", archive])?;
+    let words = ["run", "--cpus", "1", "--repeat", "3", "--class", "forking"];
+    lab.still(&[&words[..], &BENCHMARK].concat())?;
     println!();
-    println!(
-        "stress-ng --cpu 1 --cpu-ops 1000, three times on isolated CPU 1, once unpinned on CPU 0:"
-    );
+    through_docker(&lab)?;
+    println!();
+    println!("Counts are exact in a virtual machine; its timings mean nothing.");
+    lab.still(&["down"])?;
+    println!("The same by hand: build/still up; build/still --help. A single node: make node");
+    Ok(())
+}
+
+/// A lab in a home of its own, so that one that runs already stays as it is. Dropped, it is taken down.
+struct Lab {
+    home: TempDir,
+}
+
+impl Lab {
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(places::build_dir().join("still"));
+        command
+            .args(words)
+            .env("XDG_CONFIG_HOME", self.config())
+            .env("XDG_STATE_HOME", self.home.path().join("state"));
+        command
+    }
+
+    fn config(&self) -> PathBuf {
+        self.home.path().join("config")
+    }
+
+    /// Shows the command and what it says.
+    fn still(&self, words: &[&str]) -> anyhow::Result<()> {
+        println!("$ still {}", words.join(" "));
+        let status = self.command(words).status().context("run build/still")?;
+        ensure!(status.success(), "still {} failed: {status}", words[0]);
+        Ok(())
+    }
+
+    fn json(&self, words: &[&str]) -> anyhow::Result<Value> {
+        let output = self.command(words).arg("--json").output();
+        let output = output.context("run build/still")?;
+        ensure!(
+            output.status.success(),
+            "still {} failed: {}",
+            words.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).context("read what still says")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // of a demo that failed; else it is gone already
+        drop(self.command(&["down"]).output());
+    }
+}
+
+fn through_docker(lab: &Lab) -> anyhow::Result<()> {
+    let said = lab.json(&["node", "docker-context", NODE, "--print"])?;
+    let host = said["host"].as_str().context("no docker host was named")?;
+    let keys = lab.config().join("stillmetal/contexts/lab");
+    let docker = Docker::connect_to(host, &keys)?;
+    let address = host.strip_prefix("tcp://").unwrap_or(host);
+    let (address, path) = address.split_once('/').context("a host without a path")?;
+    let read = |name: &str| std::fs::read_to_string(keys.join(name));
+    let tls = pki::client_config(&read("ca.pem")?, &read("cert.pem")?, &read("key.pem")?)?;
+    let api = ApiClient::new(address.parse()?, tls).below(&format!("/{path}"));
+
+    println!("The same with the stock docker client ({host}), on isolated CPU 1 and on CPU 0:");
     println!();
     header([
         "run",
@@ -54,11 +111,8 @@ fn main() -> anyhow::Result<()> {
     header([
         "", "", "", "timer", "irqs", "irqs", "irqs", "slices", "switches", "seconds",
     ]);
-    for number in 1..=RUNS {
-        let name = format!("pinned-{number}");
-        one(&node, &docker, &name, Some("1"))?;
-    }
-    one(&node, &docker, "unpinned", None)?;
+    one(&api, &docker, "pinned", Some("1"))?;
+    one(&api, &docker, "unpinned", None)?;
     println!();
     println!(
         "`whole run` counts from the container's start to its end, stress-ng's own set-up included;"
@@ -66,34 +120,12 @@ fn main() -> anyhow::Result<()> {
     println!(
         "the columns after it count while the benchmark was at work (its threads did not change)."
     );
-    if node.vm.accel() == Accel::Tcg {
-        println!("Counts are exact in a virtual machine; its timings mean nothing (emulated CPU).");
-    } else {
-        println!("Counts are exact in a virtual machine; its timings mean nothing.");
-    }
-    println!("Keep a node running and point a docker context at it: make node");
-    node.vm.power_button()?;
-    node.vm.wait_exit(Duration::from_secs(90))?;
     Ok(())
 }
 
-fn boot(credentials: &Arc<Credentials>) -> anyhow::Result<Node> {
-    say("booting a node in QEMU");
-    let description = node::describe("node", credentials, &ConfigOptions::default())?.cpus(CPUS);
-    let node = Node::boot(&description, credentials)?;
-    say(&format!("{}; waiting for its API", node.vm.accel().name()));
-    node.wait_api()?;
-    say("the API answers; waiting for the container engine");
-    node.wait_engine()?;
-    node.vm
-        .wait_line("stillmetal: node fit", Duration::from_secs(60))
-        .context("the node did not become fit for benchmarks")?;
-    Ok(node)
-}
-
 /// One run of the benchmark, and a line of the table.
-fn one(node: &Node, docker: &Docker, name: &str, cpu: Option<&str>) -> anyhow::Result<()> {
-    let observer = Observer::start(node.api(Client::User)?, cpu.unwrap_or("0"), name);
+fn one(api: &ApiClient, docker: &Docker, name: &str, cpu: Option<&str>) -> anyhow::Result<()> {
+    let observer = Observer::start(api.clone(), cpu.unwrap_or("0"), name);
     let mut arguments = vec!["run", "--rm", "--name", name];
     if let Some(cpu) = cpu {
         arguments.extend(["--cpuset-cpus", cpu]);
@@ -173,73 +205,6 @@ fn metrics(report: &str) -> Option<(u64, f64)> {
             let rate = words.nth(4)?.parse().ok()?;
             Some((ops, rate))
         })
-}
-
-fn keep(node: &Node, credentials: &Credentials) -> anyhow::Result<()> {
-    let address = node.api(Client::Admin)?.address();
-    let docker = testkit::docker::program()?;
-    let folder = |client| credentials.client_folder(client);
-    println!();
-    println!("The node runs. In another terminal:");
-    println!();
-    println!(
-        "  {}",
-        context(&docker, "stillmetal", address, &folder(Client::Admin))
-    );
-    println!("  {} --context stillmetal info", docker.display());
-    println!(
-        "  {} --context stillmetal load -i {}",
-        docker.display(),
-        images::busybox()?.display()
-    );
-    println!(
-        "  {} --context stillmetal run --rm --cpuset-cpus 1 busybox grep Cpus_allowed_list /proc/self/status",
-        docker.display()
-    );
-    println!("  {}", curl(address, &folder(Client::Admin)));
-    println!();
-    println!(
-        "A client without administrator's rights: {}",
-        folder(Client::User).display()
-    );
-    println!("Console: {}", node.vm.log_file().display());
-    println!("Ctrl-C powers the node off; its certificates end with it.");
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    while !stop.load(Ordering::Relaxed) {
-        // a blocking wait for the machine's end, in slices so that ctrl-C is seen
-        if node.vm.wait_exit(Duration::from_millis(500)).is_ok() {
-            println!("the node powered off");
-            return Ok(());
-        }
-    }
-    say("powering the node off");
-    node.vm.power_button()?;
-    node.vm.wait_exit(Duration::from_secs(90))?;
-    Ok(())
-}
-
-fn context(docker: &Path, name: &str, address: std::net::SocketAddr, keys: &Path) -> String {
-    format!(
-        "{} context create {name} --docker \"host=tcp://{address},ca={}/ca.pem,cert={}/cert.pem,key={}/key.pem\"",
-        docker.display(),
-        keys.display(),
-        keys.display(),
-        keys.display()
-    )
-}
-
-fn curl(address: std::net::SocketAddr, keys: &Path) -> String {
-    format!(
-        "curl --cacert {0}/ca.pem --cert {0}/cert.pem --key {0}/key.pem 'https://{address}/stillmetal/v1/node?format=text'",
-        keys.display()
-    )
-}
-
-fn say(text: &str) {
-    eprintln!("run: {text}");
 }
 
 #[cfg(test)]
