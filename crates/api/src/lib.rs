@@ -1,7 +1,8 @@
 //! Wire types: plain serde structures shared by node, controller and client.
 //!
 //! `/stillmetal/v1` of a node: [`node`], [`counters`], [`report`], [`process`], [`run`]. `/v1` of the
-//! controller: [`job`], [`fleet`], [`queue`], [`image`], [`event`], [`problem`]. Between the two: [`work`].
+//! controller: [`job`], [`fleet`], [`queue`], [`image`], [`event`], [`problem`]. Between the two: [`work`]. In a
+//! result: [`provenance`].
 //!
 //! No logic beyond what keeps a value well formed; depends on neither tokio, hyper nor nix.
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ pub mod job;
 pub mod node;
 pub mod problem;
 pub mod process;
+pub mod provenance;
 pub mod queue;
 pub mod report;
 pub mod run;

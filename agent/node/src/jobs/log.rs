@@ -14,7 +14,7 @@ use crate::engine::client::EngineClient;
 use crate::engine::output::CLOSE_DEADLINE;
 
 /// Bytes kept of each stream: what the engine keeps of a container's log.
-pub(super) const KEPT: u64 = 64 << 20;
+pub const KEPT: u64 = 64 << 20;
 /// Between two notices that something was written.
 const NOTICE: Duration = Duration::from_secs(1);
 

@@ -28,6 +28,8 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::Node;
+pub use log::KEPT as KEPT_OUTPUT_BYTES;
+pub use outcome::verdict;
 use request::Wanted;
 
 /// How long the first assignment after a start of the agent waits for the engine.

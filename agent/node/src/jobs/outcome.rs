@@ -31,8 +31,10 @@ pub(super) fn of_series(status: &RunStatus) -> Ending {
     }
 }
 
-/// Of each repetition its best run, and of those the worst.
-fn verdict(status: &RunStatus) -> Option<Verdict> {
+/// A series' verdict: of each repetition its best run, and of those the worst. `None`: nothing was
+/// measured.
+#[must_use]
+pub fn verdict(status: &RunStatus) -> Option<Verdict> {
     let rank = |verdict: &Verdict| match verdict {
         Verdict::Quiet => 0,
         Verdict::Unproven => 1,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::provenance::{COMMAND, IMAGE, NOT_OBSERVABLE, SCHEMA};
 use api::work::Assignment;
 use host::Tree;
 use serde_json::{Map, Value, json};
@@ -28,13 +29,13 @@ pub(super) async fn of_image(node: &Node, assignment: &Assignment, digest: &str)
         "name": assignment.request.image,
         "digest": if digest.is_empty() { unobservable("the engine did not say") } else { digest.into() },
     });
-    of(node, assignment, "image", image).await
+    of(node, assignment, IMAGE, image).await
 }
 
 /// Of a job that ran a program of the node.
 pub(super) async fn of_command(node: &Node, assignment: &Assignment) -> Vec<u8> {
     let command = json!(assignment.request.command);
-    of(node, assignment, "command", command).await
+    of(node, assignment, COMMAND, command).await
 }
 
 async fn of(node: &Node, assignment: &Assignment, kind: &str, what: Value) -> Vec<u8> {
@@ -46,11 +47,12 @@ async fn of(node: &Node, assignment: &Assignment, kind: &str, what: Value) -> Ve
     let tree = node.tree();
     let mut all = Map::new();
     let mut add = |name: &str, value: Value| all.insert(name.to_owned(), value);
-    add("schema", "stillmetal-provenance/1".into());
+    add("schema", SCHEMA.into());
     add("job", json!(assignment.key));
     add(kind, what);
     add("cpus", json!(assignment.cpus));
-    add("hostname", status.hostname.into());
+    let hostname = Some(status.hostname).filter(|name| !name.is_empty());
+    add("hostname", known(hostname, "/proc/sys/kernel/hostname"));
     add(
         "boot_id",
         known(status.boot_id, "/proc/sys/kernel/random/boot_id"),
@@ -82,7 +84,7 @@ async fn of(node: &Node, assignment: &Assignment, kind: &str, what: Value) -> Ve
 
 /// What kept it from being known.
 fn unobservable(why: &str) -> Value {
-    format!("not observable: {why}").into()
+    format!("{NOT_OBSERVABLE}{why}").into()
 }
 
 fn known<T: Into<Value>>(value: Option<T>, from: &str) -> Value {
@@ -163,9 +165,110 @@ fn manifest(node: &Node) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use host::fakes::FakeTree;
+    use std::sync::{Arc, OnceLock};
+
+    use api::provenance::missing;
+    use host::fakes::{FakeMsrs, FakeTree};
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
+    use crate::certify::{self, Certifier};
+    use crate::engine::Engine;
+    use crate::engine::client::EngineClient;
+    use crate::placement::Placer;
+    use crate::placement::ledger::Token;
+    use crate::runs::{self, Runs};
+    use crate::selftest::SelfTester;
+    use crate::{Parts, Processes, SharedReport, since_boot};
+
+    /// A node of which nothing can be read, whose engine does not answer.
+    fn node(folder: &std::path::Path) -> Node {
+        let tree: Arc<dyn Tree> = Arc::new(FakeTree::new());
+        let client = EngineClient::new(&folder.join("no-engine.sock"));
+        let claims = folder.join("claims");
+        let (engine, stop) = (Arc::new(client.clone()), CancellationToken::new());
+        let placer = Placer::open(
+            &claims,
+            Arc::clone(&tree),
+            engine,
+            since_boot,
+            Token::random,
+        );
+        let placer = Arc::new(placer.unwrap());
+        let (tasks, report) = (TaskTracker::new(), SharedReport::default());
+        let measuring = certify::Parts {
+            placer: Arc::clone(&placer),
+            tree: Arc::clone(&tree),
+            msrs: Arc::new(FakeMsrs::default()),
+            client: client.clone(),
+            run_dir: folder.to_owned(),
+            agent: "/nonexistent/agent".into(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+            report: Arc::clone(&report),
+            plan: Arc::new(OnceLock::new()),
+        };
+        let selftest = SelfTester::new(measuring.clone());
+        let certifier = Arc::new(Certifier::new(measuring));
+        let processes = Processes::new(
+            Arc::clone(&placer),
+            Arc::clone(&tree),
+            "/nonexistent/agent".into(),
+            tasks.clone(),
+            stop.clone(),
+        );
+        let runs = Runs::new(runs::Parts {
+            certifier: Arc::clone(&certifier),
+            placer: Arc::clone(&placer),
+            client: client.clone(),
+            tasks,
+            stop,
+        });
+        Node::new(Parts {
+            tree,
+            engine: Engine::off("a test".into()),
+            client,
+            placer,
+            processes,
+            certifier,
+            runs,
+            selftest,
+            report,
+            memory_low: None,
+        })
+    }
+
+    fn assignment(request: Value) -> Assignment {
+        let assignment = json!({
+            "key": {"job": 7, "attempt": 1, "fence": 3}, "user": "ada", "role": "admin",
+            "request": request, "cpus": "1", "devices": [], "lease_seconds": 60,
+            "wait_for_begin": false,
+        });
+        serde_json::from_value(assignment).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_required_field_is_there_even_where_nothing_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(folder.path());
+        let image = assignment(json!({"image": "x"}));
+        let command = assignment(json!({"command": ["/bin/true"]}));
+        for (text, ran, other) in [
+            (of_image(&node, &image, "sha256:ab").await, IMAGE, COMMAND),
+            (of_image(&node, &image, "").await, IMAGE, COMMAND),
+            (of_command(&node, &command).await, COMMAND, IMAGE),
+        ] {
+            let provenance: Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(missing(&provenance), Vec::<String>::new());
+            assert!(provenance.get(ran).is_some(), "{provenance}");
+            assert!(provenance.get(other).is_none(), "{provenance}");
+            for field in ["hostname", "boot_id", "tuning", "engine_versions"] {
+                let why = provenance[field].as_str().unwrap_or_default();
+                assert!(why.starts_with(NOT_OBSERVABLE), "{field}: {provenance}");
+            }
+        }
+    }
 
     #[test]
     fn what_is_not_there_is_named_with_its_reason() {

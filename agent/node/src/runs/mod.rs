@@ -29,7 +29,8 @@ use crate::engine::client::EngineClient;
 use crate::placement::Placer;
 use crate::placement::containers::ContainersError;
 use driver::Driver;
-use series::{figures, next};
+pub use series::figures;
+use series::next;
 use watcher::Nobody;
 
 pub(crate) use attempt::Made;

@@ -31,7 +31,8 @@ pub(super) fn next(request: &RunRequest, done: &[Attempt]) -> Next {
 }
 
 /// Durations of the quiet runs, and the numbers of those that are left out.
-pub(super) fn figures(done: &[Attempt]) -> (Option<Dispersion>, Vec<u32>) {
+#[must_use]
+pub fn figures(done: &[Attempt]) -> (Option<Dispersion>, Vec<u32>) {
     let measured = || done.iter().filter(|run| run.repetition.is_some());
     let counts = |run: &&Attempt| {
         run.verdict == Some(Verdict::Quiet)
