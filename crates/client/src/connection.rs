@@ -86,7 +86,7 @@ impl Client {
     }
 
     /// Makes a call until a whole answer of success is there, as often as that is allowed.
-    async fn fetch(&self, call: &Call) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn fetch(&self, call: &Call) -> Result<Vec<u8>, Error> {
         let mut tries = Tries::new(call.repeat);
         loop {
             match self.fetch_once(call).await {

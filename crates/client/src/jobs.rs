@@ -11,7 +11,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::answers::Why;
 use crate::call::{ANSWER_WITHIN, Call};
-use crate::connection::{Client, IDLE};
+use crate::connection::{Client, IDLE, decode};
 use crate::digest::Hasher;
 use crate::download::Download;
 use crate::error::{Error, Strange};
@@ -132,6 +132,16 @@ impl Client {
     /// [`Error`].
     pub async fn job_status(&self, id: JobId) -> Result<JobStatus, Error> {
         self.json(self.job(Method::GET, id, &[])?).await
+    }
+
+    /// A job as it stands, and the text of the controller's answer, byte by byte.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn job_with_text(&self, id: JobId) -> Result<(JobStatus, Vec<u8>), Error> {
+        let call = self.job(Method::GET, id, &[])?;
+        let text = self.fetch(&call).await?;
+        Ok((decode(&call.name(), &text)?, text))
     }
 
     /// A job as it stands when it is over or after `wait` (at most [`LONGEST_WAIT`]).

@@ -4,6 +4,7 @@
 //! For tests of whatever uses the client. It schedules nothing and stores nothing.
 
 mod fault;
+pub mod papers;
 mod routes;
 mod serve;
 mod state;
