@@ -1,6 +1,7 @@
-//! Noise certificates: shown, and checked against who signed them. Asks nobody.
+//! Noise certificates, and bundles of results with them: checked against who signed them. Asks nobody.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -9,21 +10,25 @@ use quiet::Certificate;
 use serde::Serialize;
 use stillmetal_node::certify;
 
-use crate::outcome::{Ended, Outcome};
+use crate::bundle::verify::{Contents, Failure, LONGEST_CERTIFICATE};
+use crate::bundle::{self, verify};
+use crate::outcome::{Ended, Misuse, Outcome};
 use crate::output::Output;
+use crate::text::count;
 
-/// Check that a noise certificate is as a node signed it; what was changed is named if not.
+/// Check that noise certificates and bundles of results are as they were; what was changed is named.
 #[derive(Debug, Args)]
 #[command(
     after_help = "It needs no controller and no network. Exit code 1 if anything is not as it was signed.
 
 Examples:
+  still results export 7 && still verify --ca ca.pem job-7.tar
   still job certificate 7 --out proof && still verify --ca ca.pem proof
   still verify certificate-1.json            whether it was changed, whoever signed it"
 )]
 pub(crate) struct VerifyArguments {
-    /// Certificates, or folders of them.
-    #[arg(required = true, value_name = "FILE|FOLDER")]
+    /// Bundles (job-7.tar), certificates, or folders of them.
+    #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Certificate (PEM) of the authority that the signer must be of; without it, only that nothing was
     /// changed since some node signed it is known.
@@ -95,32 +100,146 @@ impl Checked {
     }
 }
 
+/// What a bundle comes to.
+#[derive(Debug, Serialize)]
+struct CheckedBundle {
+    intact: bool,
+    /// Its certificates are of the authority that was asked for, and there are some.
+    trusted: bool,
+    bundle: Option<Contents>,
+    /// What is not as it was.
+    broken: Option<String>,
+}
+
+impl CheckedBundle {
+    fn of(result: Result<Contents, Failure>, given: bool) -> anyhow::Result<Self> {
+        let (bundle, broken) = match result {
+            Ok(contents) => (Some(contents), None),
+            Err(Failure::Changed(changed)) => (None, Some(changed.to_string())),
+            Err(failure @ Failure::Read(_)) => return Err(failure.into()),
+        };
+        let signed = bundle.as_ref().is_some_and(|it| it.certificates > 0);
+        Ok(Self {
+            intact: broken.is_none(),
+            trusted: given && signed,
+            bundle,
+            broken,
+        })
+    }
+
+    fn line(&self, name: &str) -> String {
+        let Some(contents) = &self.bundle else {
+            let broken = self.broken.as_deref();
+            return format!("BROKEN {name}: {}", broken.unwrap_or("unreadable"));
+        };
+        let mut lines = vec![format!("intact {name}: {}", count(contents.files, "file"))];
+        for job in &contents.jobs {
+            let verdict = job.verdict.map(|verdict| format!(", {verdict}"));
+            let proof = match job.certificates {
+                0 => "no certificate: nothing of it is signed".to_owned(),
+                many => count(many, "certificate"),
+            };
+            let verdict = verdict.unwrap_or_default();
+            lines.push(format!("  job {}: {}{verdict}, {proof}", job.id, job.state));
+        }
+        let signers: Vec<_> = contents.signers.iter().map(String::as_str).collect();
+        let signers = signers.join(", ");
+        match (contents.certificates, self.trusted) {
+            (0, _) => {}
+            (_, true) => lines.push(format!("  signed by {signers} of the given authority")),
+            (_, false) => lines.push(format!(
+                "  signed by {signers} of the authority in the bundle; give --ca to check that it is yours"
+            )),
+        }
+        lines.join("\n")
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Kind {
+    Certificate(Checked),
+    Bundle(CheckedBundle),
+}
+
 #[derive(Debug, Serialize)]
 struct Row {
     file: PathBuf,
     #[serde(flatten)]
-    checked: Checked,
+    kind: Kind,
+}
+
+impl Row {
+    fn intact(&self) -> bool {
+        match &self.kind {
+            Kind::Certificate(checked) => checked.intact,
+            Kind::Bundle(checked) => checked.intact,
+        }
+    }
+
+    fn line(&self) -> String {
+        let name = self.file.display().to_string();
+        match &self.kind {
+            Kind::Certificate(checked) => checked.line(&name),
+            Kind::Bundle(checked) => checked.line(&name),
+        }
+    }
 }
 
 pub(crate) fn verify(arguments: &VerifyArguments, output: Output) -> Ended {
     let authority = arguments.ca.as_deref().map(read).transpose()?;
+    if let (Some(path), Some(pem)) = (&arguments.ca, &authority)
+        && !pem.contains("-----BEGIN CERTIFICATE-----")
+    {
+        return Err(Misuse::NoAuthority(path.clone()).into());
+    }
     let mut rows = Vec::new();
     for path in &arguments.paths {
         for file in files(path)? {
-            let checked = check(&read(&file)?, authority.as_deref());
-            rows.push(Row { file, checked });
+            let kind = check_file(&file, authority.as_deref())?;
+            rows.push(Row { file, kind });
         }
     }
     output.value(&rows, || {
-        let lines = rows
-            .iter()
-            .map(|row| row.checked.line(&row.file.display().to_string()));
+        let lines = rows.iter().map(Row::line);
         lines.collect::<Vec<_>>().join("\n")
     })?;
-    Ok(match rows.iter().all(|row| row.checked.intact) {
+    Ok(match rows.iter().all(Row::intact) {
         true => Outcome::Done,
         false => Outcome::Failed,
     })
+}
+
+fn check_file(path: &Path, authority: Option<&str>) -> anyhow::Result<Kind> {
+    let failed = || format!("read {}", path.display());
+    let mut file = File::open(path).with_context(failed)?;
+    let mut beginning = Vec::new();
+    // a tar's first block
+    let begins = (&mut file).take(512).read_to_end(&mut beginning);
+    begins.and_then(|_| file.rewind()).with_context(failed)?;
+    if bundle::is_bundle(&path.display().to_string(), &beginning) {
+        let result = verify::verify(BufReader::new(file), authority);
+        let checked = CheckedBundle::of(result, authority.is_some()).with_context(failed)?;
+        return Ok(Kind::Bundle(checked));
+    }
+    let mut text = Vec::new();
+    // one more than there may be
+    let all = file.take(LONGEST_CERTIFICATE + 1).read_to_end(&mut text);
+    let bytes = all.with_context(failed)?;
+    let broken = |why: String| Checked {
+        intact: false,
+        signer: None,
+        trusted: false,
+        verdict: None,
+        broken: Some(why),
+    };
+    Ok(Kind::Certificate(match String::from_utf8(text) {
+        _ if bytes as u64 > LONGEST_CERTIFICATE => broken(format!(
+            "more than {LONGEST_CERTIFICATE} bytes: no certificate is that long"
+        )),
+        Ok(text) => check(&text, authority),
+        Err(_) => broken("neither a certificate nor a bundle: it is no text, and no tar".into()),
+    }))
 }
 
 /// Whether a document of a job is a certificate.
@@ -129,7 +248,12 @@ pub(crate) fn is_certificate(name: &str) -> bool {
     file.starts_with("certificate") && file.ends_with(".json")
 }
 
-/// The file, or the certificates of a folder and the folders in it.
+/// The name that a bundle gets by itself.
+fn is_named_as_bundle(name: &str) -> bool {
+    name.starts_with("job-") && name.ends_with(".tar")
+}
+
+/// The file, or the certificates and bundles of a folder and the folders in it.
 fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -145,7 +269,10 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
             let name = entry.file_name();
             if kind.is_dir() {
                 folders.push(entry.path());
-            } else if kind.is_file() && is_certificate(&name.to_string_lossy()) {
+                continue;
+            }
+            let name = name.to_string_lossy();
+            if kind.is_file() && (is_certificate(&name) || is_named_as_bundle(&name)) {
                 found.push(entry.path());
             }
         }
@@ -153,7 +280,7 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     found.sort();
     ensure!(
         !found.is_empty(),
-        "there is no certificate in {}",
+        "there is no certificate and no bundle (job-….tar) in {}",
         path.display()
     );
     Ok(found)

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use client::{Client, Download, LogStream};
 use serde_json::json;
 
+use crate::bundle::verify::LONGEST_CERTIFICATE;
 use crate::certificates::{Checked, check, is_certificate};
 use crate::context::Chosen;
 use crate::jobs::{name, state};
@@ -102,9 +103,18 @@ pub(crate) async fn run(arguments: JobArguments, chosen: &Chosen, output: Output
 
 async fn show(client: &Client, id: JobId, output: Output) -> anyhow::Result<()> {
     let job = client.job_status(id).await?;
-    let results = result::fetch(client, &job).await?;
+    show_with_result(client, &job, output).await
+}
+
+/// Prints all that is known of a job.
+pub(crate) async fn show_with_result(
+    client: &Client,
+    job: &JobStatus,
+    output: Output,
+) -> anyhow::Result<()> {
+    let results = result::fetch(client, job).await?;
     let value = json!({ "job": job, "results": results });
-    output.value(&value, || describe(&job, &results))
+    output.value(&value, || describe(job, &results))
 }
 
 fn describe(job: &JobStatus, results: &[PartResult]) -> String {
@@ -255,9 +265,6 @@ pub(crate) fn print(to: LogStream, bytes: &[u8]) -> anyhow::Result<()> {
         }
     }
 }
-
-/// Of a certificate; more would be no certificate.
-const LONGEST_CERTIFICATE: u64 = 256 * 1024 * 1024;
 
 async fn certificates(
     client: &Client,

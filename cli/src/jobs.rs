@@ -2,7 +2,7 @@
 
 use api::job::{JobState, JobStatus};
 use clap::Args;
-use client::{JobFilter, JobOrder};
+use client::{Client, JobFilter, JobOrder};
 
 use crate::context::Chosen;
 use crate::outcome::{Ended, Outcome};
@@ -48,28 +48,46 @@ const PAGE: usize = 500;
 
 pub(crate) async fn run(arguments: JobsArguments, chosen: &Chosen, output: Output) -> Ended {
     let client = chosen.client()?;
-    let mut filter = JobFilter {
+    let filter = JobFilter {
         state: arguments.state,
         user: arguments.user,
         queue: arguments.queue,
         node: arguments.node,
-        order: JobOrder::NewestFirst,
         ..JobFilter::default()
     };
+    let jobs = newest(&client, filter, arguments.limit, |_| true).await?;
+    list(&jobs, output)?;
+    Ok(Outcome::Done)
+}
+
+/// The newest jobs that are to be kept, at most `limit`, page after page.
+pub(crate) async fn newest(
+    client: &Client,
+    mut filter: JobFilter,
+    limit: usize,
+    keep: impl Fn(&JobStatus) -> bool,
+) -> anyhow::Result<Vec<JobStatus>> {
+    filter.order = JobOrder::NewestFirst;
     let mut jobs = Vec::new();
-    while jobs.len() < arguments.limit {
-        let wanted = (arguments.limit - jobs.len()).min(PAGE);
+    while jobs.len() < limit {
+        let wanted = (limit - jobs.len()).min(PAGE);
         filter.limit = u32::try_from(wanted).ok();
         let page = client.jobs(&filter).await?;
-        jobs.extend(page.items);
+        jobs.extend(page.items.into_iter().filter(&keep));
         filter.after = page.next;
         if filter.after.is_none() {
             break;
         }
     }
-    jobs.truncate(arguments.limit);
-    list(&jobs, output)?;
-    Ok(Outcome::Done)
+    jobs.truncate(limit);
+    Ok(jobs)
+}
+
+/// From the beginning of its last attempt to its end, or until now.
+pub(crate) fn took(job: &JobStatus, now: u64) -> Option<String> {
+    let end = job.ended_ms.unwrap_or(now);
+    let started = job.started_ms?;
+    Some(seconds(end.saturating_sub(started) / 1000))
 }
 
 fn list(jobs: &[JobStatus], output: Output) -> anyhow::Result<()> {
@@ -86,10 +104,6 @@ fn list(jobs: &[JobStatus], output: Output) -> anyhow::Result<()> {
         "TOOK",
     ];
     output.list(jobs, &headings, |job| {
-        let end = job.ended_ms.unwrap_or(now);
-        let took = job
-            .started_ms
-            .map(|start| seconds(end.saturating_sub(start) / 1000));
         vec![
             job.id.to_string(),
             state(job),
@@ -99,7 +113,7 @@ fn list(jobs: &[JobStatus], output: Output) -> anyhow::Result<()> {
             job.request.queue.clone(),
             nodes(job),
             ago(job.submitted_ms, now),
-            took.unwrap_or_default(),
+            took(job, now).unwrap_or_default(),
         ]
     })
 }

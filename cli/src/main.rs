@@ -4,11 +4,13 @@
 //! Standard output is for results, for people or (`--json`) for programs; standard error for what is
 //! going on. Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 the system could not do it.
 
+mod bundle;
 mod certificates;
 mod context;
 mod docker;
 mod events;
 mod image;
+mod interrupts;
 mod job;
 mod jobs;
 mod lab;
@@ -21,6 +23,7 @@ mod progress;
 mod quantity;
 mod queue;
 mod result;
+mod results;
 mod run;
 mod text;
 mod token;
@@ -67,6 +70,7 @@ enum Command {
     Run(Box<run::RunArguments>),
     Jobs(jobs::JobsArguments),
     Job(job::JobArguments),
+    Results(results::ResultsArguments),
     Nodes(nodes::NodesArguments),
     Node(node::NodeArguments),
     Queue(queue::QueueArguments),
@@ -117,6 +121,7 @@ fn run_command(arguments: Arguments) -> Ended {
         Command::Run(arguments) => wait(run::run(*arguments, &chosen, output)),
         Command::Jobs(arguments) => wait(jobs::run(arguments, &chosen, output)),
         Command::Job(arguments) => wait(job::run(arguments, &chosen, output)),
+        Command::Results(arguments) => wait(results::run(arguments, &chosen, output)),
         Command::Nodes(arguments) => wait(nodes::run(arguments, &chosen, output)),
         Command::Node(arguments) => wait(node::run(arguments, &chosen, output)),
         Command::Queue(arguments) => wait(queue::run(arguments, &chosen, output)),

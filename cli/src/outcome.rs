@@ -1,9 +1,12 @@
 //! How the program ends: four exit codes, and what is said with the bad ones.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use client::Error as CallError;
+
+use crate::bundle::admit::Blocked;
 
 /// An end that is no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,14 @@ pub(crate) enum Misuse {
     NothingToChange(&'static str),
     #[error("{0:?} is neither a file nor docker:NAME")]
     NoArchive(String),
+    #[error("{}: it holds no certificate (PEM) of an authority; that of a controller is `ca.pem` in the context's folder", .0.display())]
+    NoAuthority(PathBuf),
+    #[error("{} is there already: --force puts the new one in its place, --out takes another name", .0.display())]
+    Exists(PathBuf),
+    #[error("{} is a folder: --out wants the name of the file to make", .0.display())]
+    OutIsFolder(PathBuf),
+    #[error("several jobs make one bundle: name it, with --out FILE")]
+    NameTheBundle,
     #[error("this is for `still up` to call")]
     NotByHand,
 }
@@ -59,6 +70,8 @@ fn list(names: &[String]) -> String {
 /// What a command comes to.
 pub(crate) type Ended = anyhow::Result<Outcome>;
 
+/// Exit code for a job that failed, or a document that does not hold.
+const UNFIT: u8 = 1;
 /// Exit code for wrong use, as clap's own.
 pub(crate) const USAGE: u8 = 2;
 /// Exit code when the system could not do it.
@@ -68,7 +81,7 @@ const FAILED: u8 = 3;
 pub(crate) fn exit_code(ended: Ended) -> ExitCode {
     let error = match ended {
         Ok(Outcome::Done) => return ExitCode::SUCCESS,
-        Ok(Outcome::Failed) => return ExitCode::from(1),
+        Ok(Outcome::Failed) => return UNFIT.into(),
         Err(error) => error,
     };
     // whoever read us has enough, as `head` does
@@ -94,6 +107,13 @@ fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<Misuse>() {
             return USAGE;
+        }
+        if let Some(blocked) = cause.downcast_ref() {
+            // a job that is not over was asked for too early; other results do not hold what they must
+            return match blocked {
+                Blocked::NotOver { .. } => USAGE,
+                _ => UNFIT,
+            };
         }
         if let Some(CallError::Problem(problem)) = cause.downcast_ref() {
             // too many requests, or a deadline: nobody's wrong use

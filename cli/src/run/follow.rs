@@ -7,8 +7,8 @@ use api::job::{JobId, JobState, JobStatus};
 use client::{Bytes, Client, Download, Error, EventFilter, EventStream, LogStream};
 use tokio::time::Instant;
 
-use super::interrupts::Interrupts;
 use super::narrate::Narrator;
+use crate::interrupts::Interrupts;
 use crate::job::print;
 use crate::progress::Progress;
 

@@ -1,7 +1,6 @@
 //! `still run`: from a request to an exit code.
 
 mod follow;
-mod interrupts;
 mod narrate;
 mod request;
 
@@ -13,13 +12,13 @@ use client::{Client, LogStream};
 use serde_json::json;
 
 use crate::context::Chosen;
+use crate::interrupts::Interrupts;
 use crate::job::copy;
 use crate::outcome::{Ended, Outcome};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::result;
 use follow::{End, Follow, Printed};
-use interrupts::Interrupts;
 
 /// It was left before its end was known.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ async fn every_command_explains_itself() {
         "run",
         "jobs",
         "job",
+        "results",
         "nodes",
         "node",
         "queue",

@@ -7,4 +7,5 @@ mod context;
 mod help;
 mod lab;
 mod program;
+mod results;
 mod run;

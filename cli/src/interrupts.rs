@@ -1,4 +1,4 @@
-//! Control-C and its like: the first asks for the job's end, the second leaves.
+//! Control-C and its like, counted: a first one may mean something else than a second one.
 
 use std::io;
 
