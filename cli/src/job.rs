@@ -9,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use client::{Client, Download, LogStream};
 use serde_json::json;
 
+use crate::artifacts;
 use crate::bundle::verify::LONGEST_CERTIFICATE;
 use crate::certificates::{Checked, check, is_certificate};
 use crate::context::Chosen;
@@ -25,6 +26,7 @@ use crate::result::{self, PartResult};
   still job why 7                        what it waits for, and when it could start
   still job logs 7 --stream stderr
   still job certificate 7 --out proof    the proofs of its runs, for still verify
+  still job artifacts 7 --out results    what its runs left
   still job cancel 7 --reason 'wrong image'")]
 pub(crate) struct JobArguments {
     #[command(subcommand)]
@@ -48,6 +50,8 @@ enum Task {
     },
     /// Show the noise certificates of a job's runs, checked against who signed them.
     Certificate(Certificates),
+    /// List what a job's runs left (`still run --artifact`), or fetch it, checked against its digests.
+    Artifacts(artifacts::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +100,9 @@ pub(crate) async fn run(arguments: JobArguments, chosen: &Chosen, output: Output
         }
         Task::Certificate(arguments) => {
             return certificates(&client, &arguments, chosen, output).await;
+        }
+        Task::Artifacts(arguments) => {
+            return artifacts::artifacts(&client, &arguments, output).await;
         }
     }
     Ok(Outcome::Done)

@@ -4,6 +4,7 @@
 //! Standard output is for results, for people or (`--json`) for programs; standard error for what is
 //! going on. Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 the system could not do it.
 
+mod artifacts;
 mod bundle;
 mod certificates;
 mod context;

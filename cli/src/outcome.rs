@@ -40,6 +40,13 @@ pub(crate) enum Misuse {
     NothingToRun,
     #[error("--command wants the absolute path of a program on the node, not {0:?}")]
     RelativeCommand(String),
+    #[error("{why}\nnext: {next}")]
+    Metric { why: String, next: String },
+    #[error(
+        "--metric-file {0:?}: no metric has that name; declare it with --metric or --metric-json, and \
+         with --metric-file say where it is"
+    )]
+    NoSuchMetric(String),
     #[error("job {0} ran on several nodes: name one with --node")]
     WhichNode(api::job::JobId),
     #[error("there is no queue {name:?}; there is {}", list(known))]

@@ -138,6 +138,21 @@ pub(crate) fn nanoseconds(ns: f64) -> String {
     format!("{:.3} {unit}", ns / size)
 }
 
+/// A number of any size with six digits that count; whole ones as they are.
+pub(crate) fn figure(number: f64) -> String {
+    let size = number.abs();
+    if number == number.trunc() && size < 1e15 {
+        return format!("{number}");
+    }
+    // rounded there, and read again, so that the shortest text of it is left
+    let rounded = format!("{number:.5e}").parse().unwrap_or(number);
+    if (1e-4..1e15).contains(&size) {
+        format!("{rounded}")
+    } else {
+        format!("{rounded:e}")
+    }
+}
+
 /// Milliseconds since the epoch.
 pub(crate) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -249,6 +264,19 @@ mod tests {
         assert_eq!(bytes(999), "999 B");
         assert_eq!(nanoseconds(12_345_678.0), "12.346 ms");
         assert_eq!(nanoseconds(999.0), "999.000 ns");
+        for (number, text) in [
+            (0.0, "0"),
+            (-3.0, "-3"),
+            (123_456_789.0, "123456789"),
+            (123_456.789, "123457"),
+            (1234.5, "1234.5"),
+            (0.1 + 0.2, "0.3"),
+            (0.012_345_678, "0.0123457"),
+            (1.5e-9, "1.5e-9"),
+            (2.5e300, "2.5e300"),
+        ] {
+            assert_eq!(figure(number), text);
+        }
         assert_eq!(ago(1_000, 66_500), "1 min 5 s ago");
         assert_eq!(ago(2_000, 1_000), "now");
         assert_eq!(ahead(61_500, 0), "in 1 min 2 s");

@@ -1,13 +1,14 @@
 //! A job's result: fetched, and told in a few lines.
 
 use api::job::{JobPart, JobStatus};
+use api::metric::MetricFigures;
 use api::run::{Attempt, RunStatus};
 use client::Client;
 use serde::Serialize;
 use stats::Dispersion;
 
 use crate::output::fields;
-use crate::quantity::{moment, nanoseconds, seconds};
+use crate::quantity::{figure, moment, nanoseconds, seconds};
 
 /// The document with a series of runs.
 const RESULT: &str = "result.json";
@@ -75,6 +76,7 @@ pub(crate) fn block(job: &JobStatus, results: &[PartResult]) -> String {
                 );
                 pair("runs", count_runs(runs));
                 pair("duration", runs.duration_ns.as_ref().map(duration));
+                pair("metrics", metrics(runs));
                 pair("not quiet", reasons(&runs.attempts));
             }
             None => {
@@ -131,6 +133,49 @@ fn count_runs(runs: &RunStatus) -> Option<String> {
         many => text.push_str(&format!(", after {many} warm-ups")),
     }
     Some(text)
+}
+
+/// The metrics of the quiet runs, a line each, in the order of their declaration.
+fn metrics(runs: &RunStatus) -> Option<String> {
+    let lines: Vec<String> = runs
+        .request
+        .metrics
+        .iter()
+        .filter_map(|declared| {
+            let figures = runs.metrics.get(&declared.name)?;
+            Some(metric(&declared.name, figures))
+        })
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn metric(name: &str, figures: &MetricFigures) -> String {
+    let of = &figures.values;
+    let unit = match figures.unit.as_str() {
+        "" => String::new(),
+        unit => format!(" {unit}"),
+    };
+    let better = figures.direction.as_str();
+    if of.samples == 1 {
+        let value = figure(of.median);
+        return format!("{name}: {value}{unit} ({better} is better; one run: no spread is known)");
+    }
+    let mut text = format!(
+        "{name}: median {}{unit}, median deviation {}, {} to {} ({better} is better)",
+        figure(of.median),
+        figure(of.mad),
+        figure(of.min),
+        figure(of.max)
+    );
+    if let Some(interval) = &of.interval {
+        let percent = interval.confidence * 100.0;
+        text.push_str(&format!(
+            "\n  {percent} % interval of the median {} to {}",
+            figure(interval.low),
+            figure(interval.high)
+        ));
+    }
+    text
 }
 
 fn duration(of: &Dispersion) -> String {

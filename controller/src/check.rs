@@ -46,6 +46,7 @@ pub fn job(request: &JobRequest, role: Role, at: &str) -> Checked {
     place(&request.place, at)?;
     measure(&request.measure, role, at)?;
     limits(&request.limits, at)?;
+    outputs(request, at)?;
     if let OnLoss::Requeue { attempts } = request.on_loss {
         within(&format!("{at}/on_loss/attempts"), attempts, 1, 100)?;
     }
@@ -261,6 +262,23 @@ fn limits(limits: &JobLimits, at: &str) -> Checked {
         if let Some(seconds) = seconds {
             within(&format!("{at}/{name}"), u64::from(seconds), 1, YEAR)?;
         }
+    }
+    Ok(())
+}
+
+/// Metrics and artifacts, by the rules of whoever takes them.
+fn outputs(request: &JobRequest, at: &str) -> Checked {
+    let fault = |field: &str, fault: metric::Fault| {
+        bad(format!("{at}/{field}{}", fault.at), fault.why, fault.next)
+    };
+    metric::extractors(&request.metrics).map_err(|wrong| fault("metrics", wrong))?;
+    metric::artifacts(&request.artifacts).map_err(|wrong| fault("artifacts", wrong))?;
+    if request.command.is_some() && !request.artifacts.is_empty() {
+        return Err(bad(
+            format!("{at}/artifacts"),
+            "`artifacts` belong to an image: a program of the node leaves its files on the node",
+            "put the program into an image, or have it write what you need to stdout",
+        ));
     }
     Ok(())
 }

@@ -85,6 +85,15 @@ impl Office {
         Ok(Some(statuses))
     }
 
+    /// The digest of an image, for all nodes and repetitions of a job: what somebody has loaded on one of
+    /// the nodes is not it.
+    fn image(&self, name: &str) -> Result<String, Refusal> {
+        self.images.resolve(name).ok_or_else(|| {
+            Refusal::new(Kind::NoSuchImage, format!("the controller has no image {name:?}"))
+                .next("still image push FILE or docker:NAME sends it; still image list shows what is there")
+        })
+    }
+
     /// What only its connection knows of a node.
     fn complete(&self, mut view: NodeView) -> NodeView {
         if let Some(session) = self.fleet.session(&view.id) {
@@ -180,16 +189,12 @@ impl Desk for Office {
         let (user, role) = (caller.user.clone(), role_word(caller.role));
         let under_way = Arc::clone(&self.submissions);
         let own_key = key.clone();
-        let wanted: Vec<Wanted> = requests
-            .into_iter()
-            .map(|request| Wanted {
-                image: request
-                    .image
-                    .as_deref()
-                    .and_then(|name| self.images.resolve(name)),
-                request,
-            })
-            .collect();
+        let mut wanted = Vec::with_capacity(requests.len());
+        for request in requests {
+            let name = request.image.as_deref();
+            let image = name.map(|name| self.image(name)).transpose()?;
+            wanted.push(Wanted { image, request });
+        }
         let act = move |core: &mut Core, now: Millis| {
             let mut under_way = under_way.lock().expect("nothing panics while it holds it");
             if let Some(key) = &own_key

@@ -256,11 +256,21 @@ fn a_job_comes_back_with_its_proof(lab: &Lab) {
     // all of it in one file, which holds by itself
     let bundle = lab.home.path().join("bundle.tar");
     let out = bundle.to_str().unwrap();
-    lab.still(["results", "export", &id, "--out", out]).run_ok().unwrap();
-    let verify = || lab.still(["verify", "--ca", ca.to_str().unwrap(), out]).run().unwrap();
+    lab.still(["results", "export", &id, "--out", out])
+        .run_ok()
+        .unwrap();
+    let verify = || {
+        lab.still(["verify", "--ca", ca.to_str().unwrap(), out])
+            .run()
+            .unwrap()
+    };
     let verified = verify();
     assert!(verified.success(), "{}", both(&verified));
-    assert!(verified.text().contains("of the given authority"), "{}", both(&verified));
+    assert!(
+        verified.text().contains("of the given authority"),
+        "{}",
+        both(&verified)
+    );
     let mut bytes = std::fs::read(&bundle).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

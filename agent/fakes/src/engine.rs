@@ -48,6 +48,8 @@ pub struct State {
     pub seen: Vec<Seen>,
     /// By id.
     pub containers: BTreeMap<String, Value>,
+    /// What is packed of a container, by its id and the path in it.
+    pub archives: BTreeMap<(String, String), Vec<u8>>,
     /// Ids of the images that were loaded.
     pub images: BTreeSet<String>,
     /// Answers to a create with 404.
@@ -154,6 +156,12 @@ impl FakeEngine {
         self.change(|state| drop(state.containers.insert(id.into(), inspect)));
     }
 
+    /// Something at a path of a container, as the engine packs it (see [`crate::packed`]).
+    pub fn put(&self, container: &str, path: &str, archive: Vec<u8>) {
+        let place = (container.to_owned(), path.to_owned());
+        self.change(|state| drop(state.archives.insert(place, archive)));
+    }
+
     /// Looks at the state.
     pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.inner.state.lock().unwrap())
@@ -223,6 +231,7 @@ impl Inner {
             self.change(|state| state.seen.push(seen));
             return answer_json(StatusCode::NOT_FOUND, &json!({ "message": "no such path" }));
         }
+        let query = request.uri().query().unwrap_or_default().to_owned();
         let upgrade = hyper::upgrade::on(&mut request);
         let wants_upgrade = request.headers().contains_key("upgrade");
         if !wants_upgrade || seen.method == "POST" {
@@ -256,6 +265,7 @@ impl Inner {
             ("GET", ["version"]) => answer_json(StatusCode::OK, &json!({ "Version": "fake" })),
             ("POST", ["containers", "create"]) => self.create(&body),
             ("GET", ["containers", id, "json"]) => self.inspect(id),
+            ("GET", ["containers", id, "archive"]) => self.archive(id, &query),
             ("POST", ["containers", _, "start" | "restart"]) => {
                 let mut response = Response::new(full(""));
                 *response.status_mut() = StatusCode::NO_CONTENT;
@@ -345,6 +355,21 @@ impl Inner {
         }
     }
 
+    fn archive(&self, id: &str, query: &str) -> Response<Body> {
+        let path = decoded(query.trim_start_matches("path="));
+        let state = self.state.lock().unwrap();
+        match state.archives.get(&(id.to_owned(), path.clone())) {
+            Some(tar) => Response::builder()
+                .header("content-type", "application/x-tar")
+                .body(full(tar.clone()))
+                .unwrap(),
+            None => answer_json(
+                StatusCode::NOT_FOUND,
+                &json!({ "message": format!("Could not find the file {path} in container {id}") }),
+            ),
+        }
+    }
+
     /// Streams what the test tells, until it stops or the engine dies.
     fn told(&self, open: Open) -> Response<Body> {
         Response::new(
@@ -422,6 +447,23 @@ impl Inner {
             write.shutdown().await.unwrap();
         }
     }
+}
+
+/// A value of a query, percent-decoded.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                u8::from_str_radix(str::from_utf8(&digits).unwrap(), 16).unwrap()
+            }
+            b'+' => b' ',
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 /// So many bytes.

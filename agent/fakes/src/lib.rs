@@ -7,6 +7,7 @@ mod archive;
 mod documents;
 mod engine;
 mod node;
+pub mod packed;
 mod tunnelled;
 
 pub use archive::{FakeImage, image_ids};

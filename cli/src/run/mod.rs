@@ -1,6 +1,7 @@
 //! `still run`: from a request to an exit code.
 
 mod follow;
+mod metrics;
 mod narrate;
 mod request;
 

@@ -6,6 +6,7 @@ use api::job::{JobLimits, JobRequest, Measure, OnLoss, Place};
 use clap::Args;
 use quiet::{JobClass, TickMode};
 
+use super::metrics::{self, Given};
 use crate::outcome::Misuse;
 use crate::quantity::{parse_bytes, parse_limit, parse_pair, parse_plain_seconds};
 
@@ -23,6 +24,7 @@ Examples:
   still run --cpus 1 busybox echo hello
   still run --cpus 2 --repeat 10 --warmup 1 --timeout 5m mybench:1 --size 1000
   still run --node node1 --command /usr/bin/stress-ng --cpu 1 --cpu-ops 1000
+  still run --metric 'rate:req/s:higher=Requests/sec: *([0-9.]+)' --artifact /tmp/out mybench:1
   still run --queue night --detach mybench:1          prints the job's number and returns"
 )]
 pub(crate) struct RunArguments {
@@ -121,6 +123,22 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     tries: u32,
 
+    /// A number that each run prints: a regex of its stdout with a group around the number; the last match
+    /// counts. A run without it has failed. UNIT is for people; lower values are better, unless it says
+    /// higher. Repeatable.
+    #[arg(long = "metric", value_name = "NAME[:UNIT][:lower|higher]=REGEX", value_parser = metrics::parse, help_heading = "Results")]
+    metrics: Vec<Given>,
+    /// The same, by a JSON pointer into what it prints, or into its last line that is JSON.
+    #[arg(long = "metric-json", value_name = "NAME[:UNIT][:lower|higher]=/POINTER", value_parser = metrics::parse, help_heading = "Results")]
+    json_metrics: Vec<Given>,
+    /// Read that metric from this file of the container, not from stdout. Repeatable.
+    #[arg(long = "metric-file", value_name = "NAME=/PATH", value_parser = parse_pair, help_heading = "Results")]
+    metric_files: Vec<(String, String)>,
+    /// Keep this file or folder of the container of each run; `still job artifacts` fetches it. A run
+    /// without it has failed. Repeatable.
+    #[arg(long = "artifact", value_name = "/PATH", help_heading = "Results")]
+    artifacts: Vec<String>,
+
     /// A variable of its environment; repeatable.
     #[arg(long = "env", short, value_name = "NAME=VALUE", value_parser = parse_pair, help_heading = "What")]
     env: Vec<(String, String)>,
@@ -194,6 +212,8 @@ impl RunArguments {
                 output_seconds: self.output_timeout,
                 queued_seconds: self.queue_timeout,
             },
+            metrics: metrics::metrics(&self.metrics, &self.json_metrics, &self.metric_files)?,
+            artifacts: self.artifacts.clone(),
             on_loss: match self.tries {
                 0 | 1 => OnLoss::Fail,
                 attempts => OnLoss::Requeue { attempts },
@@ -257,6 +277,28 @@ mod tests {
     }
 
     #[test]
+    fn metrics_and_artifacts() {
+        let given = parse(
+            "--metric rate:req/s:higher=rate:\\s*(\\S+)=x --metric plain=(\\d+) --metric cost:lower=(1) \
+             --metric-json p99:µs=/latency/99 --metric-file p99=/out/r.json --artifact /out \
+             --artifact /tmp/log x",
+        )
+        .unwrap();
+        let wanted: JobRequest = serde_json::from_value(serde_json::json!({
+            "image": "x",
+            "metrics": [
+                { "name": "rate", "unit": "req/s", "direction": "higher", "regex": "rate:\\s*(\\S+)=x" },
+                { "name": "plain", "regex": "(\\d+)" },
+                { "name": "cost", "direction": "lower", "regex": "(1)" },
+                { "name": "p99", "unit": "µs", "from": { "file": "/out/r.json" }, "pointer": "/latency/99" },
+            ],
+            "artifacts": ["/out", "/tmp/log"],
+        }))
+        .unwrap();
+        assert_eq!(given, wanted);
+    }
+
+    #[test]
     fn a_program_of_the_node() {
         let given = parse("--command /bin/true -x").unwrap();
         assert_eq!(given.command, Some(vec!["/bin/true".into(), "-x".into()]));
@@ -277,6 +319,19 @@ mod tests {
             ("--nice 20 x", "20 is not in -20..=19"),
             ("--tries 0 x", "0 is not in 1.."),
             ("--detach --follow x", "cannot be used with"),
+            ("--metric rate x", "\"rate\" is not NAME"),
+            ("--metric =(a) x", "is not NAME"),
+            (
+                "--metric rate=([0-9 x",
+                "metric \"rate\": its regex is none",
+            ),
+            (
+                "--metric rate=a x",
+                "metric \"rate\": its regex \"a\" has no group",
+            ),
+            ("--metric a=(1) --metric a=(2) x", "\"a\" is declared twice"),
+            ("--metric-json a=b x", "begin with `/`"),
+            ("--metric-file a=/b x", "no metric has that name"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(quoted), "{line}: {error}");

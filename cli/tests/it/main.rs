@@ -6,6 +6,7 @@ mod calls;
 mod context;
 mod help;
 mod lab;
+mod outputs;
 mod program;
 mod results;
 mod run;

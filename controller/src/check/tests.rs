@@ -154,10 +154,114 @@ fn each_wrong_field_is_named() {
             "/on_loss/attempts",
         ),
     ];
-    for (json, pointer) in cases {
+    for (json, pointer) in cases.into_iter().chain(wrong_outputs()) {
         let request: JobRequest = serde_json::from_value(json.clone()).unwrap();
         let found = refused(&request, Role::Admin);
         assert_eq!(found, Some((Kind::Invalid, pointer.to_owned())), "{json}");
+    }
+}
+
+/// Metrics and artifacts; all that can be wrong with them is tested where it is checked.
+fn wrong_outputs() -> Vec<(Value, &'static str)> {
+    let metric = |metric: Value| json!({ "image": "a", "metrics": [{ "name": "m", "regex": "(a)" }, metric] });
+    vec![
+        (
+            metric(json!({ "name": "m", "regex": "(a)" })),
+            "/metrics/1/name",
+        ),
+        (
+            metric(json!({ "name": "n", "regex": "(a" })),
+            "/metrics/1/regex",
+        ),
+        (metric(json!({ "name": "n" })), "/metrics/1/regex"),
+        (
+            metric(json!({ "name": "n", "pointer": "a" })),
+            "/metrics/1/pointer",
+        ),
+        (
+            metric(json!({ "name": "n", "pointer": "", "unit": "\n" })),
+            "/metrics/1/unit",
+        ),
+        (
+            metric(json!({ "name": "n", "pointer": "", "from": { "file": "a" } })),
+            "/metrics/1/from/file",
+        ),
+        (
+            json!({ "image": "a", "metrics": vec![json!({ "name": "m", "pointer": "" }); 65] }),
+            "/metrics",
+        ),
+        (
+            json!({ "image": "a", "artifacts": ["/a", "/b/../c"] }),
+            "/artifacts/1",
+        ),
+        (
+            json!({ "image": "a", "artifacts": vec!["/a"; 33] }),
+            "/artifacts",
+        ),
+        (
+            json!({ "command": ["/bin/true"], "artifacts": ["/a"] }),
+            "/artifacts",
+        ),
+    ]
+}
+
+#[test]
+fn a_wrong_pattern_is_shown_with_its_metric() {
+    let wrong =
+        request(|json| json["metrics"] = json!([{ "name": "rate", "regex": "rate: ([0-9" }]));
+    let refusal = job(&wrong, Role::User, "").unwrap_err();
+    for part in ["metric \"rate\"", "rate: ([0-9", "unclosed character class"] {
+        assert!(refusal.detail.contains(part), "{}", refusal.detail);
+    }
+    let good = request(|json| {
+        json["metrics"] =
+            json!([{ "name": "rate", "from": { "file": "/out" }, "pointer": "/a/0" }]);
+        json["artifacts"] = json!(["/out"]);
+    });
+    assert_eq!(refused(&good, Role::User), None);
+}
+
+/// The schema's bounds of metrics and artifacts, as those of numbers below.
+#[test]
+fn documented_bounds_of_metrics_are_the_checked_ones() {
+    let metric = schema("Metric");
+    let longest = |field: &str| {
+        usize::try_from(metric["properties"][field]["maxLength"].as_u64().unwrap()).unwrap()
+    };
+    let try_with = |more: Value| {
+        let mut metric = json!({ "name": "m" });
+        metric
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let request = request(|json| json["metrics"] = json!([metric]));
+        job(&request, Role::User, "").is_ok()
+    };
+    for (fine, over) in [(true, 0), (false, 1)] {
+        let regex = format!("({})", "a".repeat(longest("regex") - 2 + over));
+        assert_eq!(try_with(json!({ "regex": regex })), fine);
+        let pointer = format!("/{}", "a".repeat(longest("pointer") - 1 + over));
+        assert_eq!(try_with(json!({ "pointer": pointer })), fine);
+        let unit = "a".repeat(longest("unit") + over);
+        assert_eq!(try_with(json!({ "pointer": "", "unit": unit })), fine);
+    }
+    let most = |field: &str| {
+        let property = &schema("JobRequest")["properties"][field];
+        usize::try_from(property["maxItems"].as_u64().unwrap()).unwrap()
+    };
+    for (fine, over) in [(true, 0), (false, 1)] {
+        let taken = request(|json| {
+            let all = (0..most("metrics") + over)
+                .map(|n| json!({ "name": n.to_string(), "pointer": "" }));
+            json["metrics"] = all.collect();
+        });
+        assert_eq!(job(&taken, Role::User, "").is_ok(), fine);
+        let taken = request(|json| {
+            json["artifacts"] = (0..most("artifacts") + over)
+                .map(|n| json!(format!("/{n}")))
+                .collect();
+        });
+        assert_eq!(job(&taken, Role::User, "").is_ok(), fine);
     }
 }
 

@@ -9,6 +9,8 @@ use std::str::FromStr;
 use quiet::{JobClass, TickMode, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::metric::Metric;
+
 /// A job's number, in the order of submission; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -78,6 +80,14 @@ pub struct JobRequest {
     pub measure: Measure,
     #[serde(default)]
     pub limits: JobLimits,
+    /// Numbers that each run is to write; one that is missing makes the run a failed one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 64, default = json!([])))]
+    pub metrics: Vec<Metric>,
+    /// Files and folders of the container that are kept of each run, as documents `artifacts/RUN/…`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::artifacts))]
+    pub artifacts: Vec<String>,
     /// What happens when its node is lost.
     #[serde(default)]
     pub on_loss: OnLoss,

@@ -2,7 +2,7 @@
 //!
 //! `/stillmetal/v1` of a node: [`node`], [`counters`], [`report`], [`process`], [`run`]. `/v1` of the
 //! controller: [`job`], [`fleet`], [`queue`], [`image`], [`event`], [`problem`]. Between the two: [`work`]. In a
-//! result: [`provenance`].
+//! result: [`provenance`]. Of both: [`metric`].
 //!
 //! No logic beyond what keeps a value well formed; depends on neither tokio, hyper nor nix.
 #![forbid(unsafe_code)]
@@ -12,6 +12,7 @@ pub mod event;
 pub mod fleet;
 pub mod image;
 pub mod job;
+pub mod metric;
 pub mod node;
 pub mod problem;
 pub mod process;

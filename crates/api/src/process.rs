@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use cpulist::CpuSet;
 use serde::{Deserialize, Serialize};
 
+use crate::metric::Readings;
+
 /// Where a process shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -50,7 +52,7 @@ pub enum ProcessState {
 }
 
 /// A run and, once it ended, its accounting. `None` is "not known", never zero.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProcessStatus {
     pub id: u64,
     pub argv: Vec<String>,
@@ -71,6 +73,9 @@ pub struct ProcessStatus {
     pub memory_peak_bytes: Option<u64>,
     /// The CPUs its cgroup had, from the kernel (`cpuset.cpus.effective`).
     pub cpus_allowed: Option<CpuSet>,
+    /// What it came to in each metric that its job declared.
+    #[serde(default, skip_serializing_if = "Readings::is_empty")]
+    pub metrics: Readings,
     /// First MiB of each stream, invalid UTF-8 replaced.
     pub stdout: String,
     pub stderr: String,
@@ -96,6 +101,7 @@ impl ProcessStatus {
             cpu_usec: None,
             memory_peak_bytes: None,
             cpus_allowed: None,
+            metrics: Readings::new(),
             stdout: String::new(),
             stderr: String::new(),
             truncated: false,

@@ -7,6 +7,7 @@ use quiet::{JobClass, Outcome, TickMode, Verdict};
 use serde::{Deserialize, Serialize};
 use stats::Dispersion;
 
+use crate::metric::{Metric, MetricFigures, Readings};
 use crate::process::CpuRequest;
 
 /// What to run, and how often.
@@ -58,6 +59,13 @@ pub struct RunRequest {
     /// Record each interruption of the runs that count, not only how many there were.
     #[serde(default)]
     pub trace: bool,
+    /// Numbers that each run is to write; one that is missing makes the run a failed one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// Files and folders of the container, by absolute path, that are kept of each run. Only of jobs: a
+    /// series of the node's own API has nowhere to keep them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
 }
 
 fn one() -> u32 {
@@ -109,12 +117,15 @@ pub struct RunStatus {
     pub attempts: Vec<Attempt>,
     /// Durations of the quiet runs, ns.
     pub duration_ns: Option<Dispersion>,
+    /// The metrics of the same runs, by name.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, MetricFigures>,
     /// Numbers of the attempts that were measured and are not in those figures.
     pub left_out: Vec<u32>,
 }
 
 /// One run of a series.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     /// From 1, in the order of time.
     pub number: u32,
@@ -133,6 +144,12 @@ pub struct Attempt {
     pub signal: Option<i32>,
     /// From the program's first instruction to the end of its first process, ns.
     pub duration_ns: Option<u64>,
+    /// What it came to in each metric that was declared.
+    #[serde(default)]
+    pub metrics: Readings,
+    /// Documents of the job that were made of its artifacts: path in the container → name.
+    #[serde(default)]
+    pub artifacts: BTreeMap<String, String>,
     /// The beginning of each stream, invalid UTF-8 replaced.
     pub stdout: String,
     pub stderr: String,

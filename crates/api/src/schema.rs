@@ -4,7 +4,8 @@ use quiet::{JobClass, TickMode, Verdict};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::schema::{
-    AdditionalProperties, ArrayBuilder, ArrayItems, Object, ObjectBuilder, Schema, SchemaType, Type,
+    AdditionalProperties, ArrayBuilder, ArrayItems, Object, ObjectBuilder, OneOfBuilder, Schema,
+    SchemaType, Type,
 };
 
 /// Longest argument, and value of a variable, in characters: with four bytes each it is still below
@@ -103,6 +104,43 @@ pub(crate) fn devices() -> Schema {
     items
         .description(Some("Globs; each is given one device of the node."))
         .default(Some(Value::Array(Vec::new())))
+        .build()
+        .into()
+}
+
+pub(crate) fn artifacts() -> Schema {
+    let items = list(
+        text(4096, r"^/[^\u0000]*[^/\u0000]$"),
+        crate::metric::ARTIFACTS,
+    );
+    items
+        .description(Some(
+            "Files and folders of the container, by absolute path without `..`, that are kept of each run as \
+             documents `artifacts/RUN/…`.",
+        ))
+        .default(Some(Value::Array(Vec::new())))
+        .build()
+        .into()
+}
+
+/// `"stdout"`, `"stderr"` or `{"file": PATH}`.
+pub(crate) fn metric_source() -> Schema {
+    let streams = one_of(["stdout", "stderr"]);
+    let file = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property(
+            "file",
+            Schema::Object(text(4096, r"^/[^\u0000]*[^/\u0000]$").build()),
+        )
+        .required("file")
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    OneOfBuilder::new()
+        .item(Schema::Object(streams.build()))
+        .item(Schema::Object(file.build()))
+        .description(Some(
+            "A stream of the run, or a file by its absolute path without `..`.",
+        ))
+        .default(Some(Value::String("stdout".into())))
         .build()
         .into()
 }

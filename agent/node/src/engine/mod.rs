@@ -4,6 +4,7 @@
 //! comes back adopts what still runs. dockerd's `live-restore` keeps containers when only the
 //! engine dies. Nothing here decides about containers; that is [`crate::placement`].
 
+pub(crate) mod archive;
 pub mod client;
 mod launch;
 pub(crate) mod output;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptions;
 use futures_util::StreamExt;
+use metric::Tail;
 use quiet::{Digest, Output};
 use sha2::{Digest as _, Sha256};
 
@@ -43,9 +44,21 @@ impl Written {
     }
 }
 
+/// The ends of the streams that are wanted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tails {
+    pub(crate) stdout: Option<Tail>,
+    pub(crate) stderr: Option<Tail>,
+}
+
 impl EngineClient {
     /// Follows the log of a container from its beginning until the engine says that it is over.
     pub(crate) async fn follow_output(&self, id: &str) -> Written {
+        self.follow_tails(id, &mut Tails::default()).await
+    }
+
+    /// The same, and fills the ends that are wanted.
+    pub(crate) async fn follow_tails(&self, id: &str, tails: &mut Tails) -> Written {
         let docker = match self.connect() {
             Ok(docker) => docker,
             Err(error) => return Written::unknown(&crate::chain(&error)),
@@ -60,10 +73,14 @@ impl EngineClient {
         let (mut stdout, mut stderr) = (Stream::default(), Stream::default());
         while let Some(frame) = frames.next().await {
             match frame {
-                Ok(LogOutput::StdErr { message }) => stderr.push(&message),
+                Ok(LogOutput::StdErr { message }) => {
+                    stderr.push(&message);
+                    push(&mut tails.stderr, &message);
+                }
                 // a terminal has one stream
                 Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
                     stdout.push(&message);
+                    push(&mut tails.stdout, &message);
                 }
                 Ok(LogOutput::StdIn { .. }) => {}
                 Err(error) => {
@@ -84,6 +101,12 @@ impl EngineClient {
             stdout: stdout.head,
             stderr: stderr.head,
         }
+    }
+}
+
+fn push(tail: &mut Option<Tail>, message: &[u8]) {
+    if let Some(tail) = tail {
+        tail.push(message);
     }
 }
 

@@ -6,16 +6,19 @@
 //! ended while nobody looked has ended nobody knows how, and is never called a success.
 
 use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use api::metric::Source;
 use api::process::{ProcessRequest, ProcessState, ProcessStatus};
 use api::work::{Ending, PartOutcome};
 use host::Tree;
+use metric::{LOOKED_AT, Tail};
 use serde::{Deserialize, Serialize};
 use stillmetal_work::executor::{Output, Refused, Task};
 use stillmetal_work::folder::FolderError;
@@ -29,12 +32,15 @@ use crate::certify::ended::Ended;
 use crate::certify::exit::{ExitWatch, Status};
 use crate::placement::ledger::Token;
 use crate::process::run::{self, Ground, Prepared};
+use crate::runs::metrics::{Found, Lack, NoText, Reader, end};
 use crate::{Node, cgroups, since_boot};
 
 const PROCESS: &str = "process.json";
 const STREAMS: [&str; 2] = ["stdout", "stderr"];
 /// Between two looks at what it wrote.
 const LOOK: Duration = Duration::from_millis(100);
+/// File systems take their times from the last tick of the kernel's clock.
+const CLOCK: Duration = Duration::from_millis(20);
 /// Between two notices that it wrote something.
 const NOTICE: Duration = Duration::from_secs(1);
 /// From the signal that ends everything in a cgroup to its end.
@@ -102,8 +108,8 @@ async fn held(
         if task.ready().await.is_err() || task.measuring().await.is_err() {
             return Ok(None);
         }
-        let child = start(ground, task, prepared)?;
         noted.started_ms = now_ms();
+        let child = start(ground, task, prepared)?;
         noted.running = child.id().and_then(|pid| running(&*ground.tree, pid));
         // it runs already: what cannot be noted is only missed if the agent is killed now
         if let Err(why) = note(task, &noted).await {
@@ -306,7 +312,65 @@ async fn follow(
             );
         }
     }
-    pack(node, task, noted, &status, stop).await
+    let found = match stop {
+        None => metrics(task, noted, &files).await,
+        Some(_) => Found::default(),
+    };
+    status.metrics = found.readings;
+    pack(node, task, noted, &status, (stop, found.lack)).await
+}
+
+/// What it came to in the metrics of its job.
+async fn metrics(task: &Task, noted: &Noted, files: &[PathBuf; 2]) -> Found {
+    let [stdout, stderr] = files;
+    let mut reader = Reader::new(&task.assignment().request.metrics);
+    for source in reader.sources() {
+        let (path, not_before) = match &source {
+            Source::Stdout => (stdout.clone(), None),
+            Source::Stderr => (stderr.clone(), None),
+            Source::File(path) => (PathBuf::from(path), Some(noted.started_ms)),
+        };
+        let read = tokio::task::spawn_blocking(move || end_of(&path, not_before)).await;
+        let text = read.unwrap_or_else(|_| Err(NoText::node("the thread that read it died")));
+        reader.look(&source, text).await;
+    }
+    reader.found()
+}
+
+/// The end of a file of the node; `not_before`: what is older, in milliseconds since the epoch, is not
+/// of this program.
+fn end_of(path: &Path, not_before: Option<u64>) -> Result<Tail, NoText> {
+    let name = path.display();
+    let strange = |why: &str| NoText::benchmark(format!("file {name}: {why}"));
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => strange("not on the node"),
+        _ => NoText::node(format!("file {name}: {error}")),
+    };
+    // a pipe without a writer must not be waited for
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path);
+    let mut file = file.map_err(failed)?;
+    let about = file.metadata().map_err(failed)?;
+    if !about.is_file() {
+        return Err(strange("is no regular file"));
+    }
+    if let Some(started) = not_before {
+        let since = about.modified().map_err(failed)?;
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if since + CLOCK < Duration::from_millis(started) {
+            return Err(strange("is older than the run, which did not write it"));
+        }
+    }
+    let skipped = about.len().saturating_sub(LOOKED_AT as u64);
+    file.seek(SeekFrom::Start(skipped)).map_err(failed)?;
+    // what is written while it is read does not count
+    let mut tail = end(&mut file.take(about.len() - skipped)).map_err(failed)?;
+    if skipped > 0 {
+        tail.cut();
+    }
+    Ok(tail)
 }
 
 /// A time that may be longer than timers go.
@@ -372,9 +436,9 @@ async fn pack(
     task: &Task,
     noted: &Noted,
     status: &ProcessStatus,
-    stop: Option<Stop>,
+    (stop, lack): (Option<Stop>, Option<Lack>),
 ) -> Result<Ending, String> {
-    let mut ending = outcome::of_process(status, stop);
+    let mut ending = outcome::of_process(status, stop, lack);
     ending.started_ms = Some(noted.started_ms);
     ending.ended_ms = Some(now_ms());
     let result = serde_json::to_vec_pretty(status).map_err(|error| error.to_string())?;
@@ -436,6 +500,32 @@ mod tests {
         }
         let gone = Subject::Stranger(None).end(CancellationToken::new());
         assert_eq!(gone.await, Exit::Unseen);
+    }
+
+    #[test]
+    fn of_a_file_of_the_node_the_end_is_read_if_this_run_wrote_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let why = |found: Result<Tail, NoText>| found.unwrap_err().why;
+        assert!(why(end_of(&path, None)).ends_with("not on the node"));
+        assert!(why(end_of(folder.path(), None)).ends_with("is no regular file"));
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(why(end_of(&pipe, None)).ends_with("is no regular file"));
+        std::fs::write(&path, "rate: 7\n").unwrap();
+        let mut whole = Tail::default();
+        whole.push(b"rate: 7\n");
+        assert_eq!(end_of(&path, Some(now_ms())), Ok(whole));
+        let later = now_ms() + 60_000;
+        let old = why(end_of(&path, Some(later)));
+        assert!(old.contains("older than the run"), "{old}");
+        // a hole is read as zeros, and only its end is read
+        let long = std::fs::File::options().write(true).open(&path).unwrap();
+        long.set_len(LOOKED_AT as u64 + 8).unwrap();
+        let mut end = Tail::default();
+        end.push(&vec![0; LOOKED_AT]);
+        end.cut();
+        assert_eq!(end_of(&path, None), Ok(end));
     }
 
     #[test]

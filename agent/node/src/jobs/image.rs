@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use stillmetal_work::executor::{Output, Refused, Task};
 
 use super::request::Image;
-use super::{log, now_ms, outcome, provenance};
+use super::{artifacts, log, now_ms, outcome, provenance};
 use crate::Node;
-use crate::runs::{Begun, Made, Next, Prepared, Watcher};
+use crate::runs::{Begun, Collected, Made, Next, Prepared, Watcher};
 
 const SERIES: &str = "series.json";
 /// Between two looks whether a program has begun that has to write.
@@ -42,6 +42,8 @@ struct Series {
 struct Over {
     run: Attempt,
     certificate: Option<Document>,
+    #[serde(default)]
+    artifacts: Vec<Document>,
 }
 
 /// Does all of it.
@@ -86,8 +88,11 @@ pub(super) async fn adopt(node: &Arc<Node>, task: Task, wanted: Image) -> Ending
         Err(why) => return Task::ending(PartOutcome::Error, Some(why)),
     };
     let watcher = Arc::new(Follower::new(node, &task, series.started_ms));
-    let certificates = over.iter().filter_map(|over| over.certificate.clone());
-    watcher.documents().extend(certificates);
+    for over in &over {
+        let certificate = over.certificate.iter();
+        let documents = certificate.chain(&over.artifacts).cloned();
+        watcher.documents().extend(documents);
+    }
     let done = over.len() >= usize::try_from(series.number).unwrap_or(usize::MAX);
     let status = RunStatus {
         id: series.id,
@@ -98,6 +103,7 @@ pub(super) async fn adopt(node: &Arc<Node>, task: Task, wanted: Image) -> Ending
         cpus: Some(series.made.cpus.clone()),
         attempts: over.into_iter().map(|over| over.run).collect(),
         duration_ns: None,
+        metrics: std::collections::BTreeMap::new(),
         left_out: Vec::new(),
     };
     let follower = Arc::clone(&watcher) as Arc<dyn Watcher>;
@@ -289,10 +295,16 @@ impl Watcher for Follower {
         })
     }
 
+    fn collect<'a>(&'a self, run: &'a Attempt, paths: &'a [String]) -> BoxFuture<'a, Collected> {
+        let folder = self.task.folder();
+        Box::pin(artifacts::collect(self.node.client(), folder, run, paths))
+    }
+
     fn over<'a>(
         &'a self,
         run: &'a Attempt,
         certificate: Option<&'a str>,
+        artifacts: Vec<Document>,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             self.task.output(Output::Over).await;
@@ -303,13 +315,14 @@ impl Watcher for Follower {
             let over = Over {
                 run: run.clone(),
                 certificate: certificate.clone(),
+                artifacts: artifacts.clone(),
             };
             let text = serde_json::to_vec(&over).map_err(|error| error.to_string())?;
             let number = usize::try_from(run.number).unwrap_or(usize::MAX);
             let noted = self.task.folder().note(&note(number), text).await;
             noted
                 .map_err(|error| format!("the node cannot keep a run: {}", crate::chain(&error)))?;
-            if let Some(document) = certificate {
+            for document in certificate.into_iter().chain(artifacts) {
                 self.keep(document);
             }
             Ok(())
@@ -328,5 +341,37 @@ impl Watcher for Follower {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_run_is_noted_with_its_metrics_and_artifacts_and_old_notes_are_read() {
+        let mut note = json!({
+            "run": {
+                "number": 3, "repetition": 1, "container": "c1", "verdict": "quiet", "reasons": [],
+                "outcome": "succeeded", "failure": null, "exit_code": 0, "signal": null,
+                "duration_ns": 5, "stdout": "", "stderr": "", "truncated": false,
+            },
+            "certificate": null,
+        });
+        let old: Over = serde_json::from_value(note.clone()).unwrap();
+        assert!(old.run.metrics.is_empty() && old.artifacts.is_empty());
+        let document = json!({"name": "artifacts/3/1.tar", "bytes": 5, "sha256": "00"});
+        note["run"]["metrics"] = json!({
+            "rate": {"value": 0.1, "unit": "req/s", "direction": "higher"},
+            "p99": {"missing": "nothing matches"},
+        });
+        note["run"]["artifacts"] = json!({"/out": "artifacts/3/1.tar"});
+        note["artifacts"] = json!([document]);
+        let over: Over = serde_json::from_value(note.clone()).unwrap();
+        assert_eq!(over.run.metrics["rate"].value(), Some(0.1));
+        assert_eq!(over.run.metrics["p99"].value(), None);
+        assert_eq!(serde_json::to_value(&over).unwrap(), note);
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! request     what an assignment asks for, or why this node cannot do that; pure
 //! image       a container, run as a certified series
+//! artifacts   what is kept of its files
 //! command     a program of the node on exact CPUs
 //! outcome     what came of it, in the controller's words; pure
 //! provenance  what was measured on, and with what
@@ -10,6 +11,7 @@
 //! Both go on when the agent is killed, and are adopted by the next one: the series from the run it
 //! was at, the program by its process id.
 
+mod artifacts;
 mod command;
 mod image;
 mod log;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use api::metric::Reading;
 use api::process::ProcessStatus;
 use api::run::{Attempt, RunState, RunStatus};
 use api::work::{Ending, PartOutcome};
 use quiet::{Outcome, Verdict};
 use stillmetal_work::Task;
+
+use crate::runs::metrics::{Fault, Lack};
 
 /// Of a series that is over, without documents and times.
 pub(super) fn of_series(status: &RunStatus) -> Ending {
@@ -144,7 +147,36 @@ fn figures(status: &RunStatus) -> BTreeMap<String, String> {
             add("interval_high", seconds(interval.high));
         }
     }
+    for (name, metric) in &status.metrics {
+        let values = &metric.values;
+        let with_unit = |value: f64| with_unit(value, &metric.unit);
+        let mut line = if values.samples == 1 {
+            format!("{} (one run)", with_unit(values.median))
+        } else {
+            format!(
+                "median {}, median deviation {}, {} to {}",
+                with_unit(values.median),
+                with_unit(values.mad),
+                with_unit(values.min),
+                with_unit(values.max)
+            )
+        };
+        line.push_str(&format!(", {} is better", metric.direction.as_str()));
+        figures.insert(metric_key(name), line);
+    }
     figures
+}
+
+/// The figures of a job have names of their own.
+fn metric_key(name: &str) -> String {
+    format!("metric {name}")
+}
+
+fn with_unit(value: f64, unit: &str) -> String {
+    match unit {
+        "" => value.to_string(),
+        unit => format!("{value} {unit}"),
+    }
 }
 
 /// Why a program was ended by this node.
@@ -157,8 +189,8 @@ pub(super) enum Stop {
     Floods(u64),
 }
 
-/// Of a program that is over, without documents and times.
-pub(super) fn of_process(status: &ProcessStatus, stop: Option<Stop>) -> Ending {
+/// Of a program that is over, without documents and times; `lack`: a metric that it did not write.
+pub(super) fn of_process(status: &ProcessStatus, stop: Option<Stop>, lack: Option<Lack>) -> Ending {
     let failed = |why: String| (PartOutcome::Failed, Some(why));
     let (outcome, reason) = match (stop, status.exit_code, status.signal) {
         (Some(Stop::Cancelled), ..) => (PartOutcome::Cancelled, None),
@@ -173,7 +205,13 @@ pub(super) fn of_process(status: &ProcessStatus, stop: Option<Stop>) -> Ending {
              that",
             bytes >> 20
         )),
-        (None, Some(0), _) => (PartOutcome::Done, None),
+        (None, Some(0), _) => match lack {
+            None => (PartOutcome::Done, None),
+            Some(Lack { why, fault }) => match fault {
+                Fault::Benchmark => failed(why),
+                Fault::Node => (PartOutcome::Error, Some(why)),
+            },
+        },
         (None, ..) if status.oom_killed == Some(true) => {
             failed("it ran out of memory and was killed".into())
         }
@@ -192,6 +230,21 @@ pub(super) fn of_process(status: &ProcessStatus, stop: Option<Stop>) -> Ending {
     }
     if let Some(bytes) = status.memory_peak_bytes {
         figures.insert("memory_peak".into(), format!("{bytes} bytes"));
+    }
+    for (name, reading) in &status.metrics {
+        if let Reading::Found {
+            value,
+            unit,
+            direction,
+        } = reading
+        {
+            let line = format!(
+                "{}, {} is better",
+                with_unit(*value, unit),
+                direction.as_str()
+            );
+            figures.insert(metric_key(name), line);
+        }
     }
     Ending {
         exit_code: status.exit_code,
@@ -219,6 +272,8 @@ mod tests {
             exit_code: Some(if outcome == Outcome::Succeeded { 0 } else { 3 }),
             signal: None,
             duration_ns: Some(5),
+            metrics: api::metric::Readings::new(),
+            artifacts: std::collections::BTreeMap::new(),
             stdout: String::new(),
             stderr: String::new(),
             truncated: false,
@@ -236,6 +291,7 @@ mod tests {
             cpus: None,
             attempts,
             duration_ns: stats::Dispersion::of(&[1e9, 2e9, 3e9]),
+            metrics: BTreeMap::new(),
             left_out: Vec::new(),
         }
     }
@@ -364,6 +420,56 @@ mod tests {
     }
 
     #[test]
+    fn metrics_are_figures_with_unit_and_direction() {
+        let quiet = vec![run(Some(1), Some(Verdict::Quiet), Outcome::Succeeded)];
+        let mut status = series(RunState::Done, quiet);
+        let figures = |values: &[f64], unit: &str| api::metric::MetricFigures {
+            unit: unit.into(),
+            direction: api::metric::Direction::Higher,
+            values: stats::Dispersion::of(values).unwrap(),
+        };
+        let rate = figures(&[10.0, 20.5, 30.0], "req/s");
+        status.metrics.insert("rate".into(), rate);
+        status.metrics.insert("median".into(), figures(&[7.0], ""));
+        let figures = of_series(&status).figures;
+        assert_eq!(
+            figures["metric rate"],
+            "median 20.5 req/s, median deviation 9.5 req/s, 10 req/s to 30 req/s, higher is better"
+        );
+        assert_eq!(figures["metric median"], "7 (one run), higher is better");
+        assert_eq!(figures["median"], "2.000000000 s", "its own figures stay");
+    }
+
+    #[test]
+    fn a_program_without_its_metric_has_failed() {
+        let request = json!({"argv": ["/x"]});
+        let request = serde_json::from_value(request).unwrap();
+        let reading = json!({"rate": {"value": 2.5, "unit": "1/s", "direction": "lower"}});
+        let status = |exit_code| ProcessStatus {
+            exit_code,
+            metrics: serde_json::from_value(reading.clone()).unwrap(),
+            ..ProcessStatus::starting(1, &request)
+        };
+        let ending = of_process(&status(Some(0)), None, None);
+        assert_eq!(ending.outcome, PartOutcome::Done);
+        assert_eq!(ending.figures["metric rate"], "2.5 1/s, lower is better");
+        for (fault, outcome) in [
+            (Fault::Benchmark, PartOutcome::Failed),
+            (Fault::Node, PartOutcome::Error),
+        ] {
+            let why = "metric m: nothing matches".to_owned();
+            let lack = Some(Lack {
+                why: why.clone(),
+                fault,
+            });
+            let ending = of_process(&status(Some(0)), None, lack.clone());
+            assert_eq!((ending.outcome, ending.reason), (outcome, Some(why)));
+            let ending = of_process(&status(Some(3)), None, lack);
+            assert_eq!(ending.reason.as_deref(), Some("it exited with 3"));
+        }
+    }
+
+    #[test]
     fn each_end_of_a_program_has_its_outcome() {
         let request = json!({"argv": ["/x"]});
         let request = serde_json::from_value(request).unwrap();
@@ -425,7 +531,7 @@ mod tests {
                 None,
             ),
         ] {
-            let ending = of_process(&status, stop);
+            let ending = of_process(&status, stop, None);
             assert_eq!(ending.outcome, outcome, "{status:?} {stop:?}");
             assert_eq!(ending.verdict, None, "nobody measured it");
             assert_eq!(ending.figures["cpu_time"], "1.500000 s");

@@ -72,12 +72,20 @@ fn series(assignment: &Assignment, image: &str) -> Result<RunRequest, String> {
         limits,
         ..
     } = &assignment.request;
+    let request = &assignment.request;
     let tries = u64::from(measure.repetitions) * u64::from(measure.attempts);
     let runs = tries + u64::from(measure.warmups);
     if runs > MOST_RUNS {
         return Err(format!(
             "it may come to {runs} runs (`warmups` + `repetitions` × `attempts`): a node keeps the \
              certificates of {MOST_RUNS}; make several jobs of it"
+        ));
+    }
+    let documents = runs * (1 + request.artifacts.len() as u64);
+    if documents > MOST_RUNS {
+        return Err(format!(
+            "it may come to {documents} certificates and artifacts of {runs} runs: a node keeps {MOST_RUNS} \
+             of both; write the artifacts into one folder, or make several jobs of it"
         ));
     }
     Ok(RunRequest {
@@ -97,6 +105,8 @@ fn series(assignment: &Assignment, image: &str) -> Result<RunRequest, String> {
         nice: measure.nice,
         fifo: measure.fifo,
         trace: measure.trace,
+        metrics: request.metrics.clone(),
+        artifacts: request.artifacts.clone(),
     })
 }
 
@@ -140,6 +150,7 @@ fn process(assignment: &Assignment, command: &[String]) -> Result<ProcessRequest
         ("measure.fifo", fifo.is_some()),
         ("measure.trace", *trace),
         ("place.devices", !assignment.devices.is_empty()),
+        ("artifacts", !assignment.request.artifacts.is_empty()),
     ];
     let asked: Vec<&str> = asked
         .iter()
@@ -153,6 +164,8 @@ fn process(assignment: &Assignment, command: &[String]) -> Result<ProcessRequest
             asked.join(", ")
         ));
     }
+    let metrics = metric::extractors(&assignment.request.metrics);
+    metrics.map_err(|fault| format!("{}; {}", fault.why, fault.next))?;
     Ok(ProcessRequest {
         argv: command.to_vec(),
         cpus: Some(CpuRequest::Exact(assignment.cpus.clone())),
@@ -199,6 +212,9 @@ mod tests {
                     "canary_seconds": 1, "tick_mode": "nohz_full", "fixed_addresses": true,
                     "nice": -3, "trace": true},
                 "limits": {"run_seconds": 12},
+                "metrics": [{"name": "rate", "unit": "1/s", "direction": "higher",
+                    "from": {"file": "/r"}, "regex": "(.)"}],
+                "artifacts": ["/out"],
             }),
         );
         given.devices = vec!["/dev/dri/renderD128".into()];
@@ -213,6 +229,9 @@ mod tests {
             "warmups": 2, "repetitions": 7, "attempts": 4, "timeout_seconds": 12, "class": "io",
             "canary_seconds": 1, "tick_mode": "nohz_full", "fixed_addresses": true, "nice": -3,
             "fifo": null, "trace": true,
+            "metrics": [{"name": "rate", "unit": "1/s", "direction": "higher",
+                "from": {"file": "/r"}, "regex": "(.)"}],
+            "artifacts": ["/out"],
         });
         assert_eq!(serde_json::to_value(&image.request).unwrap(), expected);
     }
@@ -272,6 +291,21 @@ mod tests {
                 "user",
                 json!({"image": "b", "measure": {"repetitions": 1000, "attempts": 20}}),
                 "20000 runs",
+            ),
+            (
+                "user",
+                json!({"image": "b", "measure": {"repetitions": 1000}, "artifacts": ["/a"]}),
+                "6000 certificates and artifacts",
+            ),
+            (
+                "admin",
+                json!({"command": ["/x"], "artifacts": ["/a"]}),
+                "artifacts",
+            ),
+            (
+                "admin",
+                json!({"command": ["/x"], "metrics": [{"name": "m", "regex": "a"}]}),
+                "metric \"m\": its regex \"a\" has no group",
             ),
         ] {
             let refusal = wanted(&assignment(role, request.clone())).unwrap_err();

@@ -1,7 +1,9 @@
 //! One run of a series: a container from its claim to its certificate.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::metric::Readings;
 use api::process::CpuRequest;
 use api::run::{Attempt, RunRequest};
 use cpulist::CpuSet;
@@ -9,7 +11,7 @@ use policy::{
     Certify, CpuChoice, Denial, Endpoint, PlacementRequest, Role, Scheduling, Trace, check_body,
     set_cgroup_parent, set_runtime,
 };
-use quiet::{Certificate, Outcome};
+use quiet::{Certificate, Digest, Outcome};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stillmetal_proxy::Placement;
@@ -18,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::series::Next;
 use super::watcher::Watcher;
-use super::{Parts, Seat, resume};
+use super::{Parts, Seat, metrics, resume};
 use crate::certify::Found;
-use crate::engine::output::{CLOSE_DEADLINE, Written};
+use crate::engine::output::{CLOSE_DEADLINE, Tails, Written};
 use crate::placement::containers::ContainersError;
 use crate::placement::ledger::Token;
 
@@ -158,13 +160,46 @@ pub(super) async fn measure(
     };
     let certificate: Certificate = serde_json::from_str(&text)
         .map_err(|error| format!("the certificate of {id} cannot be read: {error}"))?;
-    let written = tokio::time::timeout(CLOSE_DEADLINE, parts.client.follow_output(id)).await;
-    let written = written.unwrap_or_else(|_elapsed| Written::unknown("the log did not end"));
+    let (written, tails) = written(parts, id, request).await;
+    let mut run = attempt(made, number, &certificate, written);
+    if !cut {
+        add_metrics(parts, request, &mut run, tails).await;
+    }
     Ok(Measured {
-        run: attempt(made, number, &certificate, written),
+        run,
         certificate: Some(text),
         cut,
     })
+}
+
+/// What a container that has ended wrote, and the ends of the streams that metrics are read from.
+pub(super) async fn written(
+    parts: &Parts,
+    id: &str,
+    request: &RunRequest,
+) -> (Written, Result<Tails, String>) {
+    let mut tails = metrics::streams(&request.metrics);
+    let written = parts.client.follow_tails(id, &mut tails);
+    let written = tokio::time::timeout(CLOSE_DEADLINE, written).await;
+    let written = written.unwrap_or_else(|_elapsed| Written::unknown("the log did not end"));
+    let tails = match &written.output.stdout {
+        Digest::Measured { .. } => Ok(tails),
+        Digest::Unobservable { why } => Err(format!("what it wrote is not known: {why}")),
+    };
+    (written, tails)
+}
+
+/// Reads the metrics of a run that is over.
+pub(super) async fn add_metrics(
+    parts: &Parts,
+    request: &RunRequest,
+    run: &mut Attempt,
+    tails: Result<Tails, String>,
+) {
+    let found = metrics::of_container(&parts.client, &run.container, &request.metrics, tails);
+    let found = found.await;
+    run.metrics = found.readings;
+    metrics::judge(run, found.lack);
 }
 
 /// Takes the container away.
@@ -249,6 +284,8 @@ pub(super) fn blank(made: &Made, number: u32, written: Written) -> Attempt {
         exit_code: None,
         signal: None,
         duration_ns: None,
+        metrics: Readings::new(),
+        artifacts: BTreeMap::new(),
         stdout: text(&written.stdout.bytes),
         stderr: text(&written.stderr.bytes),
         truncated: written.stdout.truncated || written.stderr.truncated,

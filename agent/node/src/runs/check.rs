@@ -37,5 +37,39 @@ pub(super) fn check(request: &RunRequest) -> Result<(), Denial> {
             "`env` {name:?}: a name must not be empty or hold `=`, and nothing may hold a NUL byte"
         )));
     }
+    let fault = |field: &str, fault: metric::Fault| {
+        bad(format!(
+            "`{field}{}`: {}; {}",
+            fault.at, fault.why, fault.next
+        ))
+    };
+    metric::extractors(&request.metrics).map_err(|wrong| fault("metrics", wrong))?;
+    metric::artifacts(&request.artifacts).map_err(|wrong| fault("artifacts", wrong))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn wrong_metrics_and_artifacts_are_refused_before_anything_starts() {
+        let with = |field: &str, value: Value| {
+            let mut request = json!({"image": "b", "cpus": 1});
+            request[field] = value;
+            check(&serde_json::from_value(request).unwrap())
+        };
+        let good = json!([{"name": "m", "regex": "(a)"}]);
+        assert!(with("metrics", good).is_ok());
+        assert!(with("artifacts", json!(["/a"])).is_ok());
+        let wrong = with("metrics", json!([{"name": "m", "regex": "a(b"}])).unwrap_err();
+        assert_eq!(wrong.status, 400);
+        for part in ["`metrics/0/regex`", "metric \"m\"", "a(b", "unclosed group"] {
+            assert!(wrong.message.contains(part), "{}", wrong.message);
+        }
+        let wrong = with("artifacts", json!(["/a", "b"])).unwrap_err();
+        assert!(wrong.message.contains("`artifacts/1`"), "{}", wrong.message);
+    }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{self, Made, Measured};
 use super::series::{Next, figures, next};
 use super::watcher::Watcher;
-use super::{OUTPUT_BYTES, Parts, Seat, resume};
+use super::{OUTPUT_BYTES, Parts, Seat, metrics, resume};
 
 /// One series.
 pub(super) struct Driver {
@@ -61,7 +61,7 @@ impl Driver {
                     Err(why) => (made, End::Error(why)),
                 };
             }
-            Ok(resume::Found::Over(measured)) => measured,
+            Ok(resume::Found::Over(measured)) => *measured,
             Err(why) => return (made, End::Error(why)),
         };
         match self.settle(measured).await {
@@ -128,10 +128,19 @@ impl Driver {
             run.truncated = true;
         }
         let certificate = measured.certificate.as_deref();
-        let kept = self.watcher.over(&run, certificate).await;
+        let mut artifacts = Vec::new();
+        let paths = self.request().artifacts;
+        if !measured.cut && !paths.is_empty() {
+            let collected = self.watcher.collect(&run, &paths).await;
+            artifacts = collected.documents;
+            run.artifacts = collected.names;
+            metrics::judge(&mut run, collected.lack);
+        }
+        let kept = self.watcher.over(&run, certificate, artifacts).await;
         self.status.send_modify(|status| {
             status.attempts.push(run);
             (status.duration_ns, status.left_out) = figures(&status.attempts);
+            status.metrics = metrics::figures(&status.request.metrics, &status.attempts);
         });
         if measured.cut {
             return Some(End::Cancelled);

@@ -9,6 +9,7 @@
 mod attempt;
 mod check;
 mod driver;
+pub(crate) mod metrics;
 mod resume;
 mod series;
 mod text;
@@ -36,7 +37,7 @@ use watcher::Nobody;
 pub(crate) use attempt::Made;
 pub(crate) use series::Next;
 pub(crate) use text::render;
-pub(crate) use watcher::Watcher;
+pub(crate) use watcher::{Collected, Watcher};
 
 /// Ended series kept for reading; older ones are forgotten.
 const KEPT: usize = 16;
@@ -123,6 +124,13 @@ impl Runs {
     /// # Errors
     /// A [`Denial`] when the request is not valid, the image is not there or the CPUs are taken.
     pub async fn start(&self, role: Role, request: RunRequest) -> Result<RunStatus, Denial> {
+        if !request.artifacts.is_empty() {
+            return Err(attempt::bad(
+                "`artifacts`: a series of the node's own API has nowhere to keep them; run it as a job of \
+                 a controller (`still run --artifact`), or have the program write what you need to stdout"
+                    .into(),
+            ));
+        }
         let prepared = self.prepare(role, request, Seat::default()).await?;
         let begun = self.begin(prepared, Arc::new(Nobody));
         let status = begun.status.borrow().clone();
@@ -175,6 +183,7 @@ impl Runs {
             cpus: Some(made.cpus.clone()),
             attempts: Vec::new(),
             duration_ns: None,
+            metrics: BTreeMap::new(),
             left_out: Vec::new(),
         };
         Ok(Prepared {
@@ -223,6 +232,7 @@ impl Runs {
         let status = RunStatus {
             state: RunState::Running,
             duration_ns,
+            metrics: metrics::figures(&status.request.metrics, &status.attempts),
             left_out,
             ..status
         };

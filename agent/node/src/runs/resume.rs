@@ -12,7 +12,7 @@ use super::Parts;
 use super::attempt::{self, Made, Measured, SLACK};
 use super::series::Next;
 use crate::certify::{self, Left, NEVER};
-use crate::engine::output::{CLOSE_DEADLINE, Written};
+use crate::engine::output::Written;
 use crate::placement::containers::{Containers, ContainersError};
 
 /// What became of its container.
@@ -21,7 +21,7 @@ pub(super) enum Found {
     Fresh,
     /// It was started, and its program never let go.
     NeverBegan,
-    Over(Measured),
+    Over(Box<Measured>),
 }
 
 const UNSEEN: &str = "the node's agent was restarted during the run: what it had seen is lost";
@@ -60,20 +60,22 @@ pub(super) async fn find(
     let certificate = certificate
         .transpose()
         .map_err(|error| format!("the certificate of {id} cannot be read: {error}"))?;
-    let written = tokio::time::timeout(CLOSE_DEADLINE, parts.client.follow_output(id)).await;
-    let written = written.unwrap_or_else(|_elapsed| Written::unknown("the log did not end"));
-    let run = match certificate {
+    let (written, tails) = attempt::written(parts, id, request).await;
+    let mut run = match certificate {
         // it had been measured to its end
         Some(certificate) if certificate.outcome != Outcome::Unknown => {
             attempt::attempt(made, number, &certificate, written)
         }
         certificate => unseen(made, number, certificate.as_ref(), &ended, written),
     };
-    Ok(Found::Over(Measured {
+    if !ended.cut {
+        attempt::add_metrics(parts, request, &mut run, tails).await;
+    }
+    Ok(Found::Over(Box::new(Measured {
         run,
         certificate: text,
         cut: ended.cut,
-    }))
+    })))
 }
 
 /// How it ended, as far as the engine says.

@@ -106,6 +106,8 @@ mod tests {
             exit_code: Some(0),
             signal: None,
             duration_ns: Some(duration_ns),
+            metrics: api::metric::Readings::new(),
+            artifacts: std::collections::BTreeMap::new(),
             stdout: String::new(),
             stderr: String::new(),
             truncated: false,

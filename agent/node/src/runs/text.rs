@@ -69,6 +69,21 @@ fn write(out: &mut String, status: &RunStatus) -> fmt::Result {
             None => writeln!(out, "one run says nothing of the spread")?,
         }
     }
+    for (name, metric) in &status.metrics {
+        let values = &metric.values;
+        write!(out, "{name}: median {}", values.median)?;
+        if !metric.unit.is_empty() {
+            write!(out, " {}", metric.unit)?;
+        }
+        writeln!(
+            out,
+            " · median absolute deviation {} · {} to {} · {} is better",
+            values.mad,
+            values.min,
+            values.max,
+            metric.direction.as_str()
+        )?;
+    }
     if !status.left_out.is_empty() {
         let numbers: Vec<String> = status.left_out.iter().map(u32::to_string).collect();
         writeln!(out, "left out: run {}", numbers.join(", "))?;

@@ -1,10 +1,24 @@
 //! Whoever has a series run and wants to know how it goes. What it is told, it is told between runs,
 //! never within a window.
 
+use std::collections::BTreeMap;
+
 use api::run::{Attempt, RunStatus};
+use api::work::Document;
 use futures_util::future::BoxFuture;
 
 use super::attempt::Made;
+use super::metrics::Lack;
+
+/// What was kept of a run's artifacts.
+#[derive(Debug, Default)]
+pub(crate) struct Collected {
+    pub(crate) documents: Vec<Document>,
+    /// Path in the container → name of its document.
+    pub(crate) names: BTreeMap<String, String>,
+    /// The first that is not among them.
+    pub(crate) lack: Option<Lack>,
+}
 
 /// Follows one series.
 pub(crate) trait Watcher: Send + Sync {
@@ -22,6 +36,9 @@ pub(crate) trait Watcher: Send + Sync {
     /// Looks after a container from its start on; dropped when its run is over.
     fn attend<'a>(&'a self, made: &'a Made) -> BoxFuture<'a, ()>;
 
+    /// Keeps these paths of the container of a run that is over.
+    fn collect<'a>(&'a self, run: &'a Attempt, paths: &'a [String]) -> BoxFuture<'a, Collected>;
+
     /// A run is over, and its container still there.
     ///
     /// # Errors
@@ -30,6 +47,7 @@ pub(crate) trait Watcher: Send + Sync {
         &'a self,
         run: &'a Attempt,
         certificate: Option<&'a str>,
+        artifacts: Vec<Document>,
     ) -> BoxFuture<'a, Result<(), String>>;
 
     /// The last container goes.
@@ -52,10 +70,16 @@ impl Watcher for Nobody {
         Box::pin(std::future::pending())
     }
 
+    fn collect<'a>(&'a self, _run: &'a Attempt, _paths: &'a [String]) -> BoxFuture<'a, Collected> {
+        // a series of nobody's has none: see `Runs::start`
+        Box::pin(std::future::ready(Collected::default()))
+    }
+
     fn over<'a>(
         &'a self,
         _run: &'a Attempt,
         _certificate: Option<&'a str>,
+        _artifacts: Vec<Document>,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
     }

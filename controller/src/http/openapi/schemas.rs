@@ -77,6 +77,7 @@ fn refine(schemas: &mut Map<String, Value>) {
                     "command": { "type": "array" },
                     "image": absent,
                     "argv": { "maxItems": 0 },
+                    "artifacts": { "maxItems": 0 },
                 },
             },
         ]);
@@ -85,6 +86,12 @@ fn refine(schemas: &mut Map<String, Value>) {
         for variant in 0..2 {
             loss["oneOf"][variant]["additionalProperties"] = false.into();
         }
+    }
+    if let Some(metric) = schemas.get_mut("Metric") {
+        metric["oneOf"] = json!([
+            { "required": ["regex"], "properties": { "regex": { "type": "string" }, "pointer": absent } },
+            { "required": ["pointer"], "properties": { "pointer": { "type": "string" }, "regex": absent } },
+        ]);
     }
     if let Some(measure) = schemas.get_mut("Measure") {
         measure["anyOf"] = json!([
