@@ -1,6 +1,8 @@
 //! What a node writes for an image job: sealed certificates, the series, where it was measured, and what
 //! the program wrote. All of it fits together, as it does when it comes from a real node.
 
+use std::collections::BTreeMap;
+
 use api::fleet::NodeId;
 use api::job::{JobPart, JobStatus};
 use api::provenance;
@@ -58,6 +60,7 @@ pub fn papers(
         left_out: vec![run.number],
         attempts: vec![run],
         duration_ns: None,
+        metrics: BTreeMap::new(),
     };
     let documents = vec![
         ("certificate-1.json".into(), seal(&certificate, signer)?),
@@ -136,6 +139,8 @@ fn attempt(certificate: &Certificate) -> Attempt {
         exit_code: job.exit_code,
         signal: job.signal,
         duration_ns: job.duration_ns(),
+        metrics: BTreeMap::new(),
+        artifacts: BTreeMap::new(),
         stdout: String::new(),
         stderr: String::new(),
         truncated: true,
