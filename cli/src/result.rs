@@ -205,11 +205,11 @@ fn reasons(attempts: &[Attempt]) -> Option<String> {
     let mut all: Vec<(String, Vec<String>)> = Vec::new();
     for attempt in counted(attempts) {
         let number = attempt.number.to_string();
-        let failure = attempt.failure.iter();
-        for reason in attempt.reasons.iter().chain(failure) {
-            match all.iter_mut().find(|(known, _)| known == reason) {
+        let failure = attempt.failure.iter().cloned();
+        for reason in quiet::brief(&attempt.reasons).into_iter().chain(failure) {
+            match all.iter_mut().find(|(known, _)| *known == reason) {
                 Some((_, numbers)) => numbers.push(number.clone()),
-                None => all.push((reason.clone(), vec![number.clone()])),
+                None => all.push((reason, vec![number.clone()])),
             }
         }
     }

@@ -70,15 +70,47 @@ impl Direction {
     }
 }
 
-/// What a metric is read from.
+/// What a metric is read from: `"stdout"`, `"stderr"` or `{"file": "/path"}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "SourceForm")]
 pub enum Source {
     #[default]
     Stdout,
     Stderr,
     /// Absolute path in the container, or on the node for a program of the node.
     File(String),
+}
+
+/// The same as it is read: serde's own way with such an enum takes `{"stdout": null}` too.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "not a source: \"stdout\", \"stderr\" or {\"file\": \"/path\"}"
+)]
+enum SourceForm {
+    Stream(String),
+    File(SourceFile),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceFile {
+    file: String,
+}
+
+impl TryFrom<SourceForm> for Source {
+    type Error = String;
+
+    fn try_from(form: SourceForm) -> Result<Self, String> {
+        match form {
+            SourceForm::Stream(name) if name == "stdout" => Ok(Self::Stdout),
+            SourceForm::Stream(name) if name == "stderr" => Ok(Self::Stderr),
+            SourceForm::Stream(name) => Err(format!(
+                "{name:?} is no stream: stdout, stderr or {{\"file\": \"/path\"}}"
+            )),
+            SourceForm::File(SourceFile { file }) => Ok(Self::File(file)),
+        }
+    }
 }
 
 /// What a run came to in one metric.
@@ -120,4 +152,26 @@ pub struct MetricFigures {
     pub direction: Direction,
     /// In that unit.
     pub values: Dispersion,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_one_form_each() {
+        for source in [Source::Stdout, Source::Stderr, Source::File("/x".into())] {
+            let text = serde_json::to_string(&source).unwrap();
+            assert_eq!(serde_json::from_str::<Source>(&text).unwrap(), source);
+        }
+        for wrong in [
+            r#"{"stdout": null}"#,
+            r#""file""#,
+            r#"{"file": "/x", "more": 1}"#,
+            "null",
+            "{}",
+        ] {
+            assert!(serde_json::from_str::<Source>(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -84,4 +84,4 @@ impl SocketWatch {
 
 /// How long and how much a client may go on sending after its answer.
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
+const LINGER_BYTES: usize = 64 * 1024 * 1024;

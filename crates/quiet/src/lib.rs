@@ -14,6 +14,7 @@ pub mod parse;
 pub mod seal;
 pub mod selftest;
 
+mod brief;
 mod certificate;
 mod conditions;
 mod evidence;
@@ -31,6 +32,7 @@ mod value;
 mod watch;
 mod window;
 
+pub use brief::brief;
 pub use certificate::{Certificate, SCHEMA};
 pub use class::JobClass;
 pub use conditions::{Conditions, Drift, Frequency, IrqRoute, Switch, Thread};

@@ -97,7 +97,7 @@ fn reasons(status: &RunStatus, verdict: Verdict) -> Option<String> {
     let repetition = run.repetition.unwrap_or_default();
     Some(format!(
         "repetition {repetition} is {verdict}: {}",
-        run.reasons.join("; ")
+        quiet::brief(&run.reasons).join("; ")
     ))
 }
 

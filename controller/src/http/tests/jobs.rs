@@ -39,6 +39,27 @@ async fn a_job_is_submitted_read_and_cancelled() {
 }
 
 #[tokio::test]
+async fn a_metric_names_its_source_as_a_word_or_a_file() {
+    let bench = Bench::new();
+    let from = json!([
+        { "name": "a", "regex": "(.*)" },
+        { "name": "b", "regex": "(.*)", "from": "stderr" },
+        { "name": "c", "pointer": "/c", "from": { "file": "/out.json" } },
+    ]);
+    let body = json!({ "image": "bench/demo:1", "metrics": from });
+    let got = bench.ask(alice(), "POST", "/v1/jobs").json(&body).send();
+    let job = got.await.job(201);
+    let source = &job.request.metrics[2].from;
+    assert_eq!(*source, api::metric::Source::File("/out.json".into()));
+    for wrong in [json!({ "stdout": null }), json!("file"), json!(["/x"])] {
+        let metrics = json!([{ "name": "a", "regex": "(.*)", "from": wrong }]);
+        let body = json!({ "image": "bench/demo:1", "metrics": metrics });
+        let got = bench.ask(alice(), "POST", "/v1/jobs").json(&body).send();
+        got.await.problem(400, "invalid");
+    }
+}
+
+#[tokio::test]
 async fn somebody_elses_job_is_not_ones_own() {
     let bench = Bench::new();
     let id = bench.job().await;
