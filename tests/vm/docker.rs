@@ -1,45 +1,11 @@
-//! The transcript through our API, and beside the engine's own.
+//! Builds, and what listens. The transcript of the docker client is in `lab`: through the controller.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
-use testkit::{Client, Docker, images};
+use anyhow::{Result, ensure};
+use testkit::{Client, images};
 
 use crate::shared;
-use crate::transcript::{self, Material, Seen};
-
-/// What the client sees at any endpoint that has no containers.
-pub(crate) fn transcript_of(docker: &Docker) -> Result<Vec<Seen>> {
-    let dir = testkit::scratch_folder("transcript")?;
-    let material = Material::prepare(dir.path(), &images::busybox()?, "busybox:latest")?;
-    transcript::run(docker, &material)
-}
-
-/// What it sees at a node's own API, as user; taken once, because it takes minutes.
-pub(crate) fn direct() -> Result<&'static [Seen]> {
-    static DIRECT: LazyLock<Result<Vec<Seen>, String>> = LazyLock::new(|| {
-        let seen = || transcript_of(&shared::ready()?.docker(Client::User)?);
-        seen().map_err(|error| format!("{error:#}"))
-    });
-    match &*DIRECT {
-        Ok(seen) => Ok(seen),
-        Err(why) => bail!("{why}"),
-    }
-}
-
-#[test]
-#[ignore = "needs the built image: VM lane"]
-fn the_transcript_is_that_of_the_bare_engine() -> Result<()> {
-    let engine = transcript_of(&shared::ready()?.bare_engine()?)?;
-    let found = transcript::unexpected_differences(direct()?, &engine);
-    ensure!(
-        found.is_empty(),
-        "not the engine's answers:\n{}",
-        found.join("\n")
-    );
-    Ok(())
-}
 
 /// Builds with BuildKit, each step saying where it ran.
 fn build(docker: &testkit::Docker, dockerfile: &str, options: &[&str]) -> Result<testkit::Output> {
