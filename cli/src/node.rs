@@ -8,7 +8,7 @@ use client::Client;
 
 use crate::context::Chosen;
 use crate::docker::{self, DockerContext};
-use crate::nodes::{labels, state};
+use crate::nodes::{join, labels, state};
 use crate::outcome::{Ended, Misuse, Outcome};
 use crate::output::{Output, fields};
 use crate::quantity::{ago, bytes, moment, now_ms, parse_pair};
@@ -44,6 +44,13 @@ enum Task {
     Drain { node: String },
     /// Take work again, after a drain or a quarantine.
     Resume { node: String },
+    /// Boot it anew. What it has not handed over yet is lost with its memory.
+    Reboot {
+        node: String,
+        /// Also while jobs run there.
+        #[arg(long)]
+        force: bool,
+    },
     /// Take its right to connect away, for good. It is out within seconds.
     Revoke { node: String },
     /// Make a docker context for the node's container API.
@@ -88,6 +95,19 @@ pub(crate) async fn run(arguments: NodeArguments, chosen: &Chosen, output: Outpu
                 labels: BTreeMap::new(),
             };
             changed(&client, &node, &change, output).await?;
+        }
+        Task::Reboot { node, force } => {
+            let view = client.node(&node).await?;
+            if !force && !view.jobs.is_empty() {
+                return Err(Misuse::Busy {
+                    node: view.name,
+                    jobs: join(&view.jobs),
+                }
+                .into());
+            }
+            client.reboot_node(&view.name).await?;
+            let text = || format!("{node} goes down, and comes back by itself: still nodes");
+            output.value(&serde_json::json!({ "rebooting": node }), text)?;
         }
         Task::Revoke { node } => {
             client.revoke_node(&node).await?;

@@ -51,6 +51,10 @@ pub(crate) enum Misuse {
     WhichNode(api::job::JobId),
     #[error("there is no queue {name:?}; there is {}", list(known))]
     NoSuchQueue { name: String, known: Vec<String> },
+    #[error(
+        "job {jobs} runs on {node}: still node drain {node} lets it end, --force does not wait"
+    )]
+    Busy { node: String, jobs: String },
     #[error("nothing is to be changed: see `still {0} --help`")]
     NothingToChange(&'static str),
     #[error("{0:?} is neither a file nor docker:NAME")]

@@ -422,16 +422,8 @@ fn a_cancelled_job_frees_its_node(lab: &Lab) {
 
 fn a_rebooted_node_is_the_same_node(lab: &Lab) {
     let before = lab.node();
-    let docker = lab.docker();
-    let words = ["run", "--rm", "--privileged", "--pid", "host", "busybox"];
-    // the connection goes with the machine
-    drop(
-        docker.run(
-            words
-                .into_iter()
-                .chain(["sh", "-c", "echo b > /proc/sysrq-trigger"]),
-        ),
-    );
+    let rebooted = lab.still(["node", "reboot", "node1"]).run().unwrap();
+    assert!(rebooted.success(), "{}", both(&rebooted));
     let boot = |node: &Value| node["facts"]["boot_id"].clone();
     let mut after = Value::Null;
     let back = testkit::poll(testkit::Deadline::after(UP), Duration::from_secs(1), || {

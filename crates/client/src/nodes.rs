@@ -91,6 +91,17 @@ impl Client {
         self.json(call).await
     }
 
+    /// Reboots a node, whatever runs there.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn reboot_node(&self, node: &str) -> Result<(), Error> {
+        // the node's own API, through the controller
+        let path = ["nodes", node, "stillmetal", "v1", "power"];
+        let call = Call::new(Method::POST, self.base(), &path)?;
+        self.done(call.json(&json!({ "action": "reboot" }))?).await
+    }
+
     /// Takes a node's right to connect away.
     ///
     /// # Errors
