@@ -61,6 +61,9 @@ fn or_null(builder: ObjectBuilder) -> Schema {
     Schema::Object(object)
 }
 
+/// Absolute, without empty parts, `.` and `..`.
+const PLAIN_PATH: &str = r"^(/([^/.\u0000][^/\u0000]*|\.[^/.\u0000][^/\u0000]*|\.\.[^/\u0000]+))+$";
+
 pub(crate) fn arguments() -> Schema {
     let items = list(text(TEXT, NO_NUL), 4096);
     items
@@ -109,10 +112,7 @@ pub(crate) fn devices() -> Schema {
 }
 
 pub(crate) fn artifacts() -> Schema {
-    let items = list(
-        text(4096, r"^/[^\u0000]*[^/\u0000]$"),
-        crate::metric::ARTIFACTS,
-    );
+    let items = list(text(4095, PLAIN_PATH), crate::metric::ARTIFACTS);
     items
         .description(Some(
             "Files and folders of the container, by absolute path without `..`, that are kept of each run as \
@@ -128,10 +128,7 @@ pub(crate) fn metric_source() -> Schema {
     let streams = one_of(["stdout", "stderr"]);
     let file = ObjectBuilder::new()
         .schema_type(Type::Object)
-        .property(
-            "file",
-            Schema::Object(text(4096, r"^/[^\u0000]*[^/\u0000]$").build()),
-        )
+        .property("file", Schema::Object(text(4095, PLAIN_PATH).build()))
         .required("file")
         .additional_properties(Some(AdditionalProperties::FreeForm(false)));
     OneOfBuilder::new()
