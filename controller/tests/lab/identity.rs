@@ -87,16 +87,16 @@ async fn a_copied_identity_is_found_and_both_are_named() {
     })
     .await;
     assert!(matches!(node.phase(), Phase::Connected { .. }));
-    let events = controller
-        .client
-        .events(&EventFilter::default(), None)
-        .await
-        .unwrap();
-    let cloned = events
-        .items
-        .iter()
-        .find(|event| event.kind == "node.cloned");
-    let data = &cloned.unwrap().data;
+    let mut data = serde_json::Value::Null;
+    until("the event is stored", async || {
+        let filter = EventFilter::default();
+        let events = controller.client.events(&filter, None).await.unwrap();
+        let mut cloned = events.items.into_iter();
+        let cloned = cloned.find(|event| event.kind == "node.cloned");
+        data = cloned.map(|event| event.data).unwrap_or_default();
+        !data.is_null()
+    })
+    .await;
     assert!(
         data["connected"].is_string() && data["refused"].is_string(),
         "{data}"
