@@ -93,8 +93,8 @@ test-root: image ## namespaces, a real engine under the proxy, reproducibility o
 	@scripts/test-reproducible
 
 test-vm: lab ## the image in QEMU
-	@$(CARGO) test --locked -p testkit -- --ignored --test-threads=1
-	@$(CARGO) test --locked -p stillmetal-tests --test vm -- --ignored --test-threads=1
+	@# the whole workspace, as in test-fast: another choice of packages has other features and is built anew
+	@$(CARGO) test --locked --workspace --lib --test vm -- --ignored --test-threads=1
 
 .PHONY: bench
 bench: image ## compare with Debian + docker.io side by side; ONLY=id-prefix,… chooses figures
