@@ -342,9 +342,15 @@ fn the_docker_client_goes_through_the_controller(lab: &Lab) {
     let ada = lab.user();
     let docker = lab.docker_as(ada.path());
     // through controller, tunnel and the node's API, beside the engine itself
-    let through = transcript_of(&docker);
     let engine = crate::shared::ready().unwrap().bare_engine().unwrap();
-    let found = transcript::unexpected_differences(&through, &transcript_of(&engine));
+    let archive = images::busybox().unwrap();
+    // at the same time: each takes minutes, mostly of waiting for its own machine
+    let (through, engine) = std::thread::scope(|scope| {
+        let through = scope.spawn(|| transcript_of(&docker, &archive));
+        let engine = transcript_of(&engine, &archive);
+        (through.join().unwrap(), engine)
+    });
+    let found = transcript::unexpected_differences(&through, &engine);
     assert!(
         found.is_empty(),
         "not the engine's answers:\n{}",
@@ -358,16 +364,15 @@ fn the_docker_client_goes_through_the_controller(lab: &Lab) {
 }
 
 /// What the client sees at an endpoint that has no containers.
-fn transcript_of(docker: &Docker) -> Vec<Seen> {
+fn transcript_of(docker: &Docker, archive: &Path) -> Vec<Seen> {
     let dir = testkit::scratch_folder("transcript").unwrap();
-    let archive = images::busybox().unwrap();
-    let material = Material::prepare(dir.path(), &archive, "busybox:latest").unwrap();
+    let material = Material::prepare(dir.path(), archive, "busybox:latest").unwrap();
     transcript::run(docker, &material).unwrap()
 }
 
 /// Both are killed while a benchmark runs, which is neither ended nor begun again.
 fn a_job_survives_its_controller_and_its_agent(lab: &Lab) {
-    let script = "i=0; while [ $i -lt 30 ]; do sleep 1; i=$((i+1)); done; echo survived";
+    let script = "i=0; while [ $i -lt 20 ]; do sleep 1; i=$((i+1)); done; echo survived";
     let id = lab.begin(&["--attempts", "1", "busybox", "sh", "-c", script]);
     let controller = &lab.record()["controller"]["process"]["pid"];
     kill(controller.as_u64().unwrap());
