@@ -51,7 +51,7 @@ impl Identity {
         if found != wanted {
             return Err(IdentityError::Authority { wanted, found });
         }
-        pki::issued_by(&papers.cert_pem, &papers.ca_pem).map_err(IdentityError::Issuer)?;
+        pki::issued_to_node(&papers.cert_pem, &papers.ca_pem).map_err(IdentityError::Issuer)?;
         let der = CertificateDer::from_pem_slice(papers.cert_pem.as_bytes()).map_err(|source| {
             pki::Error::Pem {
                 what: "node's certificate",

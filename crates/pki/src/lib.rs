@@ -51,7 +51,7 @@ pub use pin::{BadPin, Pin};
 pub use provider::{install, provider};
 pub use role::{CONTROLLER_ROLE, ClientRefused, NODE_ROLE, Peer, peer_of};
 pub use rustls;
-pub use signature::{Signature, SignatureRefused, issued_by, sign, verify};
+pub use signature::{Signature, SignatureRefused, issued_to_node, sign, verify};
 pub use tls::{Protocol, client_config, server_config};
 pub use token::{BadToken, Token, Verifier};
 pub use trust::{ServerRefused, Trust, api_client_config, node_client_config};

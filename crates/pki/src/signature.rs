@@ -6,6 +6,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::Error;
 use crate::certificate::{common_name, parse};
 use crate::provider::provider;
+use crate::role::{NODE_ROLE, has_role};
 
 /// A signature and what made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub enum SignatureRefused {
     Signature { subject: String },
     #[error("the certificate of {subject} was not issued by that authority")]
     Issuer { subject: String },
+    /// People have certificates of the same authority.
+    #[error("the certificate of {subject} is not a node's")]
+    Role { subject: String },
 }
 
 /// Signs with a private key in PEM.
@@ -90,12 +94,12 @@ pub fn verify(
     }
 }
 
-/// Checks that an authority issued a certificate (both PEM). Says nothing about the time: a
-/// certificate that has expired since is still the one that signed.
+/// Checks that an authority issued a certificate to a node (both PEM). Says nothing about the time:
+/// a certificate that has expired since is still the one that signed.
 ///
 /// # Errors
 /// [`SignatureRefused`].
-pub fn issued_by(certificate_pem: &str, authority_pem: &str) -> Result<(), SignatureRefused> {
+pub fn issued_to_node(certificate_pem: &str, authority_pem: &str) -> Result<(), SignatureRefused> {
     let certificate_der = der(certificate_pem).ok_or(SignatureRefused::Certificate)?;
     let certificate = parse(&certificate_der).ok_or(SignatureRefused::Certificate)?;
     let authority_der = der(authority_pem).ok_or(SignatureRefused::Authority)?;
@@ -113,13 +117,14 @@ pub fn issued_by(certificate_pem: &str, authority_pem: &str) -> Result<(), Signa
             );
             verified.is_ok()
         });
-    if good && certificate.issuer() == authority.subject() {
-        Ok(())
-    } else {
-        Err(SignatureRefused::Issuer {
-            subject: common_name(&certificate),
-        })
+    let subject = common_name(&certificate);
+    if !good || certificate.issuer() != authority.subject() {
+        return Err(SignatureRefused::Issuer { subject });
     }
+    if !has_role(&certificate, NODE_ROLE) {
+        return Err(SignatureRefused::Role { subject });
+    }
+    Ok(())
 }
 
 fn der(pem: &str) -> Option<CertificateDer<'static>> {

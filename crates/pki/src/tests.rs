@@ -261,8 +261,13 @@ fn a_signature_is_by_one_key_over_one_text() {
     cut.bytes.pop();
     assert!(verify(&node.cert_pem, b"quiet", &cut).is_err());
 
-    assert!(issued_by(&node.cert_pem, authority.cert_pem()).is_ok());
+    assert!(issued_to_node(&node.cert_pem, authority.cert_pem()).is_ok());
     let stranger = Authority::generate("lab").unwrap();
-    assert!(issued_by(&node.cert_pem, stranger.cert_pem()).is_err());
-    assert!(issued_by("nonsense", authority.cert_pem()).is_err());
+    assert!(issued_to_node(&node.cert_pem, stranger.cert_pem()).is_err());
+    assert!(issued_to_node("nonsense", authority.cert_pem()).is_err());
+    let person = authority
+        .issue_client("mallory", RoleName::Admin, Validity::days(1))
+        .unwrap();
+    let refused = issued_to_node(&person.cert_pem, authority.cert_pem()).unwrap_err();
+    assert!(matches!(refused, SignatureRefused::Role { subject } if subject == "mallory"));
 }

@@ -114,7 +114,7 @@ pub fn verify(text: &str, authority: Option<&str>) -> Result<String, Broken> {
     let signer = pki::verify(certificate, seal.chain.root.as_bytes(), &signature)
         .map_err(Broken::Signature)?;
     if let Some(authority) = authority {
-        pki::issued_by(certificate, authority).map_err(Broken::Signer)?;
+        pki::issued_to_node(certificate, authority).map_err(Broken::Signer)?;
     }
     // a second value under one key, say: readers may differ in which one they take
     let written = text_of(&document).unwrap_or_default();
