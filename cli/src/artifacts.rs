@@ -78,7 +78,7 @@ fn wanted<'a>(
 ) -> Vec<(&'a JobPart, &'a Document, &'a str)> {
     let of_node = |part: &&JobPart| {
         let node = arguments.node.as_deref();
-        node.is_none_or(|it| part.node.as_str() == it || part.node_name == it)
+        node.is_none_or(|it| part.is_on(it))
     };
     let of_run = |short: &str| {
         let run = short.split('/').next().and_then(|run| run.parse().ok());

@@ -286,7 +286,7 @@ async fn certificates(
         .iter()
         .filter(|part| {
             let node = arguments.node.as_deref();
-            node.is_none_or(|it| part.node.as_str() == it || part.node_name == it)
+            node.is_none_or(|it| part.is_on(it))
         })
         .flat_map(|part| part.documents.iter().map(move |document| (part, document)))
         .filter(|(_, document)| is_certificate(&document.name))

@@ -5,11 +5,13 @@
 //! going on. Exit codes: 0 done, 1 the job failed, 2 wrong use, 3 the system could not do it.
 
 mod artifacts;
+mod booking;
 mod bundle;
 mod certificates;
 mod context;
 mod docker;
 mod events;
+mod health;
 mod image;
 mod interrupts;
 mod job;
@@ -75,6 +77,8 @@ enum Command {
     Nodes(nodes::NodesArguments),
     Node(node::NodeArguments),
     Queue(queue::QueueArguments),
+    Booking(booking::BookingArguments),
+    Health(health::HealthArguments),
     Image(image::ImageArguments),
     Token(token::TokenArguments),
     Events(events::EventsArguments),
@@ -126,6 +130,8 @@ fn run_command(arguments: Arguments) -> Ended {
         Command::Nodes(arguments) => wait(nodes::run(arguments, &chosen, output)),
         Command::Node(arguments) => wait(node::run(arguments, &chosen, output)),
         Command::Queue(arguments) => wait(queue::run(arguments, &chosen, output)),
+        Command::Booking(arguments) => wait(booking::run(arguments, &chosen, output)),
+        Command::Health(arguments) => wait(health::run(arguments, &chosen, output)),
         Command::Image(arguments) => wait(image::run(arguments, &chosen, output)),
         Command::Token(arguments) => wait(token::run(arguments, &chosen, output)),
         Command::Events(arguments) => wait(events::run(arguments, &chosen, output)),

@@ -38,6 +38,8 @@ pub(crate) enum Misuse {
     OtherLab { wanted: String, runs: String },
     #[error("an image or, with --command, a program is needed; see `still run --help`")]
     NothingToRun,
+    #[error("a health check is run on every node by itself: leave --node and --nodes out")]
+    CheckOfOneNode,
     #[error("--command wants the absolute path of a program on the node, not {0:?}")]
     RelativeCommand(String),
     #[error("{why}\nnext: {next}")]

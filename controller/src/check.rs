@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use api::booking::BookingRequest;
 use api::fleet::{EnrolRequest, NodeChange, TokenRequest};
+use api::health::HealthCheck;
 use api::job::{JobLimits, JobRequest, Measure, OnLoss, Place};
 use api::queue::QueueSettings;
 use policy::Role;
@@ -298,6 +300,31 @@ pub fn queue(settings: &QueueSettings) -> Checked {
         }
     }
     Ok(())
+}
+
+/// A wish for nodes.
+///
+/// # Errors
+/// [`Kind::Invalid`].
+pub fn booking(request: &BookingRequest) -> Checked {
+    for (field, names, least) in [("nodes", &request.nodes, 1), ("users", &request.users, 0)] {
+        let at = format!("/{field}");
+        within(&at, names.len(), least, 1000)?;
+        for (index, name) in names.iter().enumerate() {
+            plain(&format!("{at}/{index}"), name, 1, 256)?;
+        }
+    }
+    within("/in_seconds", request.in_seconds, 0, YEAR)?;
+    within("/for_seconds", request.for_seconds, 1, YEAR)
+}
+
+/// A health check.
+///
+/// # Errors
+/// [`Kind::Invalid`].
+pub fn health(check: &HealthCheck, role: Role) -> Checked {
+    within("/every_seconds", check.every_seconds, 60, YEAR)?;
+    job(&check.job, role, "/job")
 }
 
 /// What an operator wants of a node.

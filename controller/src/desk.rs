@@ -2,9 +2,12 @@
 //!
 //! Each call is answered when what it changed is durable, or not at all.
 
+use api::booking::{BookingRequest, BookingView};
 use api::fleet::{
-    EnrolAnswer, EnrolRequest, NodeChange, NodeId, NodeView, PendingNode, TokenRequest, TokenView,
+    EnrolAnswer, EnrolRequest, NodeChange, NodeId, NodeView, PendingNode, RenewAnswer,
+    TokenRequest, TokenView,
 };
+use api::health::{HealthCheck, HealthCheckView};
 use api::job::{JobId, JobRequest, JobStatus};
 use api::queue::{QueueSettings, QueueView};
 
@@ -27,12 +30,6 @@ pub struct Explanation {
     pub could_start_ms: Option<u64>,
     /// One sentence for each reason.
     pub text: Vec<String>,
-}
-
-/// A certificate for a node that has one.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Renewed {
-    pub cert_pem: String,
 }
 
 /// The controller, for those who ask it something. Cheap to clone.
@@ -120,7 +117,7 @@ pub trait Desk: Clone + Send + Sync + 'static {
         &self,
         node: &NodeId,
         csr_pem: &str,
-    ) -> impl Future<Output = Result<Renewed, Refusal>> + Send;
+    ) -> impl Future<Output = Result<RenewAnswer, Refusal>> + Send;
 
     fn queues(&self) -> impl Future<Output = Result<Vec<QueueView>, Refusal>> + Send;
 
@@ -140,6 +137,32 @@ pub trait Desk: Clone + Send + Sync + 'static {
         caller: &Caller,
         name: &str,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    fn bookings(&self) -> impl Future<Output = Result<Vec<BookingView>, Refusal>> + Send;
+
+    /// # Errors
+    /// No such node; conflict with what runs or is booked; forbidden, store.
+    fn book(
+        &self,
+        caller: &Caller,
+        request: BookingRequest,
+    ) -> impl Future<Output = Result<BookingView, Refusal>> + Send;
+
+    /// # Errors
+    /// No such booking; forbidden for a user who did not make it; store.
+    fn unbook(&self, caller: &Caller, id: u64) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    fn health_check(&self) -> impl Future<Output = Result<HealthCheckView, Refusal>> + Send;
+
+    /// `None` ends the checks.
+    ///
+    /// # Errors
+    /// No such queue or image, forbidden, store.
+    fn set_health_check(
+        &self,
+        caller: &Caller,
+        check: Option<HealthCheck>,
+    ) -> impl Future<Output = Result<HealthCheckView, Refusal>> + Send;
 
     fn tokens(
         &self,

@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use api::booking::{BookingRequest, BookingView};
 use api::fleet::{
-    EnrolAnswer, EnrolRequest, NodeChange, NodeId, NodeView, PendingNode, TokenRequest, TokenView,
+    EnrolAnswer, EnrolRequest, NodeChange, NodeId, NodeView, PendingNode, RenewAnswer,
+    TokenRequest, TokenView,
 };
+use api::health::{HealthCheck, HealthCheckView};
 use api::job::{JobId, JobRequest, JobStatus};
 use api::queue::{QueueSettings, QueueView};
 use policy::Role;
@@ -16,13 +19,15 @@ use sched::Refused;
 use sha2::{Digest as _, Sha256};
 use store::{Change, Digest, ReadError, Store, Submission};
 
-use crate::desk::{Caller, Desk, Explanation, Renewed};
+use crate::desk::{Caller, Desk, Explanation};
 use crate::dispatch::Dispatch;
 use crate::enrol::Enrolment;
 use crate::fleet::Fleet;
-use crate::lifecycle::{Core, Millis, Wanted};
+use crate::lifecycle::{Check, Core, Millis, Wanted};
 use crate::refusal::{Kind, Refusal};
 use crate::stock::Stock;
+
+mod booking;
 
 /// Submissions whose commit is still on its way; beyond this the oldest are the store's to know.
 const UNDER_WAY: usize = 10_000;
@@ -352,9 +357,9 @@ impl Desk for Office {
         self.enrolment.enrol(address, request).await
     }
 
-    async fn renew(&self, node: &NodeId, csr_pem: &str) -> Result<Renewed, Refusal> {
+    async fn renew(&self, node: &NodeId, csr_pem: &str) -> Result<RenewAnswer, Refusal> {
         let cert_pem = self.enrolment.renew(node, csr_pem).await?;
-        Ok(Renewed { cert_pem })
+        Ok(RenewAnswer { cert_pem })
     }
 
     async fn queues(&self) -> Result<Vec<QueueView>, Refusal> {
@@ -395,6 +400,53 @@ impl Desk for Office {
                 Err(Refusal::new(Kind::Conflict, detail).next("drain it first: still queue drain"))
             }
         }
+    }
+
+    async fn bookings(&self) -> Result<Vec<BookingView>, Refusal> {
+        self.dispatch.ask(|core, _now| core.bookings()).await
+    }
+
+    async fn book(&self, caller: &Caller, request: BookingRequest) -> Result<BookingView, Refusal> {
+        let caller = caller.clone();
+        let act = move |core: &mut Core, now| booking::book(core, now, &caller, request);
+        self.dispatch.ask(act).await?
+    }
+
+    async fn unbook(&self, caller: &Caller, id: u64) -> Result<(), Refusal> {
+        let caller = caller.clone();
+        let act = move |core: &mut Core, now| booking::unbook(core, now, &caller, id);
+        self.dispatch.ask(act).await?
+    }
+
+    async fn health_check(&self) -> Result<HealthCheckView, Refusal> {
+        self.dispatch.ask(|core, _now| core.health()).await
+    }
+
+    async fn set_health_check(
+        &self,
+        caller: &Caller,
+        check: Option<HealthCheck>,
+    ) -> Result<HealthCheckView, Refusal> {
+        admin_only(caller, "set the health check")?;
+        let user = caller.user.clone();
+        let image = check.as_ref().and_then(|it| it.job.image.as_deref());
+        let image = image.map(|name| self.image(name)).transpose()?;
+        let act = move |core: &mut Core, now| {
+            let queue = check.as_ref().map(|it| it.job.queue.as_str());
+            if let Some(name) = queue.filter(|name| core.queue(name).is_none()) {
+                let detail = format!("there is no queue {name:?}");
+                let refusal = Refusal::new(Kind::NoSuchQueue, detail);
+                return Err(refusal.at("/job/queue").next("still queue list shows them"));
+            }
+            let check = check.map(|check| Check {
+                check,
+                image,
+                user: user.clone(),
+            });
+            core.set_health_check(now, &user, check);
+            Ok(core.health())
+        };
+        self.dispatch.ask(act).await?
     }
 
     async fn tokens(&self, caller: &Caller) -> Result<Vec<TokenView>, Refusal> {

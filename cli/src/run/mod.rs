@@ -5,7 +5,7 @@ mod metrics;
 mod narrate;
 mod request;
 
-pub(crate) use request::RunArguments;
+pub(crate) use request::{JobArguments, RunArguments};
 
 use anyhow::Context as _;
 use api::job::{JobState, JobStatus};
@@ -33,7 +33,7 @@ enum Left {
 }
 
 pub(crate) async fn run(arguments: RunArguments, chosen: &Chosen, output: Output) -> Ended {
-    let request = arguments.request()?;
+    let request = arguments.job.request()?;
     let client = chosen.client()?;
     // from here on control-C means the job
     let interrupts = Interrupts::listen().context("listen for signals")?;

@@ -28,6 +28,21 @@ Examples:
   still run --queue night --detach mybench:1          prints the job's number and returns"
 )]
 pub(crate) struct RunArguments {
+    /// Return when it is queued, and print its number.
+    #[arg(long, short, conflicts_with = "follow", help_heading = "How")]
+    pub(super) detach: bool,
+    /// Print what it writes while it writes it. That makes traffic on the node while it is measured, and is
+    /// noted with the result.
+    #[arg(long, short, help_heading = "How")]
+    pub(super) follow: bool,
+
+    #[command(flatten)]
+    pub(super) job: JobArguments,
+}
+
+/// What runs, where and how.
+#[derive(Debug, Args)]
+pub(crate) struct JobArguments {
     /// Only on this node: a name or id, `*` stands for anything.
     #[arg(long, value_name = "NODE", help_heading = "Where")]
     node: Option<String>,
@@ -149,14 +164,6 @@ pub(crate) struct RunArguments {
     #[arg(long, help_heading = "What")]
     command: bool,
 
-    /// Return when it is queued, and print its number.
-    #[arg(long, short, conflicts_with = "follow", help_heading = "How")]
-    pub(super) detach: bool,
-    /// Print what it writes while it writes it. That makes traffic on the node while it is measured, and is
-    /// noted with the result.
-    #[arg(long, short, help_heading = "How")]
-    pub(super) follow: bool,
-
     /// The image, then the arguments of its entrypoint (or program and arguments).
     #[arg(
         value_name = "IMAGE [CMD…]",
@@ -166,9 +173,9 @@ pub(crate) struct RunArguments {
     words: Vec<String>,
 }
 
-impl RunArguments {
+impl JobArguments {
     /// The request that they make.
-    pub(super) fn request(&self) -> Result<JobRequest, Misuse> {
+    pub(crate) fn request(&self) -> Result<JobRequest, Misuse> {
         let (first, rest) = self.words.split_first().ok_or(Misuse::NothingToRun)?;
         let (image, argv, command) = match self.command {
             false => (Some(first.clone()), rest.to_vec(), None),
@@ -230,7 +237,7 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        run: RunArguments,
+        run: JobArguments,
     }
 
     fn parse(line: &str) -> Result<JobRequest, String> {

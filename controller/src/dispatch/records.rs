@@ -5,7 +5,10 @@ use serde_json::Value;
 use store::{Change, JobRecord, Loaded, NewEvent, NodeRecord};
 
 use super::commit::Deeds;
-use crate::lifecycle::{Attempt, Certificate, Inheritance, Job, NodeRow, Step};
+use crate::lifecycle::{
+    Attempt, BOOKINGS, Bookings, Certificate, Checkup, HEALTH_CHECK, Inheritance, Job, NodeRow,
+    Step,
+};
 
 /// What to write, and what to do when it is written.
 pub(super) fn changes(step: Step, extra: Vec<Change>) -> (Vec<Change>, Deeds) {
@@ -17,6 +20,11 @@ pub(super) fn changes(step: Step, extra: Vec<Change>) -> (Vec<Change>, Deeds) {
     changes.extend(queues.map(|(name, settings)| match settings {
         Some(settings) => Change::Queue { name, settings },
         None => Change::QueueRemoved { name },
+    }));
+    let settings = step.settings.into_iter();
+    changes.extend(settings.map(|(name, value)| Change::Setting {
+        name: name.to_owned(),
+        value,
     }));
     changes.extend(
         step.jobs
@@ -78,6 +86,7 @@ pub fn node_record(row: NodeRow) -> NodeRecord {
         extra: serde_json::json!(Papers {
             certificate: row.certificate,
             former: row.former,
+            checkup: row.checkup,
         }),
     }
 }
@@ -87,6 +96,8 @@ pub fn node_record(row: NodeRow) -> NodeRecord {
 struct Papers {
     certificate: Option<Certificate>,
     former: Vec<Certificate>,
+    #[serde(default)]
+    checkup: Checkup,
 }
 
 fn node_row(record: NodeRecord) -> Result<NodeRow, serde_json::Error> {
@@ -104,14 +115,15 @@ fn node_row(record: NodeRecord) -> Result<NodeRow, serde_json::Error> {
         former: papers.former,
         revoked: record.revoked,
         facts: record.facts,
+        checkup: papers.checkup,
     })
 }
 
 /// What an earlier controller left.
 ///
 /// # Errors
-/// When the places of a job or the papers of a node cannot be understood.
-pub fn inheritance(loaded: Loaded) -> Result<Inheritance, serde_json::Error> {
+/// When the places of a job, the papers of a node, or a setting cannot be understood.
+pub fn inheritance(mut loaded: Loaded) -> Result<Inheritance, serde_json::Error> {
     let job = |record: JobRecord| {
         let attempt: Option<Attempt> = serde_json::from_value(record.placement)?;
         let image = record.extra.get("image").and_then(Value::as_str);
@@ -122,7 +134,12 @@ pub fn inheritance(loaded: Loaded) -> Result<Inheritance, serde_json::Error> {
             attempt,
         })
     };
+    let mut setting = |name| loaded.settings.remove(name).unwrap_or_default();
+    let bookings: Option<Bookings> = serde_json::from_value(setting(BOOKINGS))?;
+    let health = serde_json::from_value(setting(HEALTH_CHECK))?;
     Ok(Inheritance {
+        bookings: bookings.unwrap_or_default(),
+        health,
         jobs: loaded.jobs.into_iter().map(job).collect::<Result<_, _>>()?,
         nodes: loaded
             .nodes

@@ -1,8 +1,7 @@
 //! How machines join, and how nodes renew their certificates.
 
-use api::fleet::{EnrolAnswer, EnrolRequest};
+use api::fleet::{EnrolAnswer, EnrolRequest, RenewRequest};
 use axum::http::StatusCode;
-use serde::Deserialize;
 
 use super::answer::{about, json, ok};
 use super::app::{Answer, App, Vault};
@@ -13,15 +12,6 @@ use super::peer::Peer;
 use crate::check;
 use crate::desk::Desk;
 use crate::refusal::Kind;
-
-/// `POST /v1/renew`; the answer is a `Renewed`.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RenewRequest {
-    /// PKCS#10, PEM; names in it are not used.
-    #[schema(max_length = 16384, pattern = "-----BEGIN CERTIFICATE REQUEST-----")]
-    pub(crate) csr_pem: String,
-}
 
 impl<D: Desk, H: History, V: Vault> App<D, H, V> {
     pub(crate) async fn enrol(&self, call: Call) -> Answer {

@@ -53,6 +53,7 @@ fn next_step(kind: Kind) -> &'static str {
         Kind::NoSuchJob => "GET /v1/jobs lists the jobs",
         Kind::NoSuchNode => "GET /v1/nodes lists the nodes",
         Kind::NoSuchQueue => "GET /v1/queues lists the queues",
+        Kind::NoSuchBooking => "GET /v1/bookings lists the bookings",
         Kind::NoSuchToken => "GET /v1/tokens lists the tokens",
         Kind::NoSuchImage => "GET /v1/images lists the images; POST /v1/images adds one",
         Kind::NoSuchDocument => "GET /v1/jobs/ID lists a job's documents by node",

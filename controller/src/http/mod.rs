@@ -14,6 +14,7 @@ pub mod fakes;
 mod answer;
 mod app;
 mod audit;
+mod bookings;
 mod call;
 mod documents;
 mod edge;
@@ -21,6 +22,7 @@ mod enrol;
 mod events;
 mod fault;
 mod feed;
+mod health;
 mod history;
 mod images;
 mod jobs;
@@ -142,6 +144,12 @@ impl<D: Desk, H: History, V: Vault> App<D, H, V> {
             Operation::Queues => self.queues(call).await,
             Operation::SetQueue => self.set_queue(call).await,
             Operation::RemoveQueue => self.remove_queue(call).await,
+            Operation::Bookings => self.bookings(call).await,
+            Operation::Book => self.book(call).await,
+            Operation::Unbook => self.unbook(call).await,
+            Operation::HealthCheck => self.health_check(call).await,
+            Operation::SetHealthCheck => self.set_health_check(call).await,
+            Operation::RemoveHealthCheck => self.remove_health_check(call).await,
             Operation::Tokens => self.tokens(call).await,
             Operation::MakeToken => self.make_token(call).await,
             Operation::RevokeToken => self.revoke_token(call).await,

@@ -35,6 +35,12 @@ pub enum Operation {
     Queues,
     SetQueue,
     RemoveQueue,
+    Bookings,
+    Book,
+    Unbook,
+    HealthCheck,
+    SetHealthCheck,
+    RemoveHealthCheck,
     Tokens,
     MakeToken,
     RevokeToken,
@@ -234,7 +240,7 @@ const EVENTS: &[Parameter] = &[
 
 impl Operation {
     /// All calls, in the order of the document.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 35] = [
         Self::Health,
         Self::OpenApi,
         Self::Metrics,
@@ -258,6 +264,12 @@ impl Operation {
         Self::Queues,
         Self::SetQueue,
         Self::RemoveQueue,
+        Self::Bookings,
+        Self::Book,
+        Self::Unbook,
+        Self::HealthCheck,
+        Self::SetHealthCheck,
+        Self::RemoveHealthCheck,
         Self::Tokens,
         Self::MakeToken,
         Self::RevokeToken,
@@ -317,6 +329,12 @@ impl Operation {
             Self::Queues => get("/v1/queues", Client, &[]),
             Self::SetQueue => with_json(Method::PUT, "/v1/queues/{name}", Admin),
             Self::RemoveQueue => change(Method::DELETE, "/v1/queues/{name}", Admin),
+            Self::Bookings => get("/v1/bookings", Client, &[]),
+            Self::Book => with_json(Method::POST, "/v1/bookings", Client),
+            Self::Unbook => change(Method::DELETE, "/v1/bookings/{id}", Client),
+            Self::HealthCheck => get("/v1/health-check", Client, &[]),
+            Self::SetHealthCheck => with_json(Method::PUT, "/v1/health-check", Admin),
+            Self::RemoveHealthCheck => change(Method::DELETE, "/v1/health-check", Admin),
             Self::Tokens => get("/v1/tokens", Admin, &[]),
             Self::MakeToken => with_json(Method::POST, "/v1/tokens", Admin),
             Self::RevokeToken => change(Method::DELETE, "/v1/tokens/{id}", Admin),

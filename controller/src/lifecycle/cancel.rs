@@ -164,7 +164,7 @@ impl Core {
         let status = &mut job.status;
         status.ended_ms = Some(now);
         if reason.is_some() {
-            status.reason = reason;
+            status.reason.clone_from(&reason);
         }
         let (submitted, queue) = (status.submitted_ms, status.request.queue.clone());
         self.stirred = true;
@@ -178,5 +178,6 @@ impl Core {
             ran_ms: assigned.map(|at| now.saturating_sub(at)),
             total_ms: now.saturating_sub(submitted),
         });
+        self.judge_check(now, id, state, reason.as_deref());
     }
 }

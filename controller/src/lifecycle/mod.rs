@@ -10,8 +10,10 @@
 //! are gone, or have had their time. Only then are its places free.
 
 mod attempt;
+mod booking;
 mod cancel;
 mod fate;
+mod health;
 mod job;
 mod lost;
 mod node;
@@ -37,7 +39,9 @@ use sched::Scheduler;
 use node::Node;
 
 pub use attempt::{Attempt, Part, Progress};
+pub use booking::{BOOKINGS, Booking, Bookings};
 pub use fate::Fate;
+pub use health::{Check, Checkup, HEALTH_CHECK};
 pub use job::{Job, counts};
 pub use node::{Certificate, Row as NodeRow};
 pub use settings::Settings;
@@ -54,6 +58,8 @@ pub struct Inheritance {
     pub jobs: Vec<Job>,
     pub nodes: Vec<NodeRow>,
     pub queues: BTreeMap<String, QueueSettings>,
+    pub bookings: Bookings,
+    pub health: Option<Check>,
     /// The highest ever given to a job.
     pub last_job: u64,
     /// The highest ever given to an attempt.
@@ -70,6 +76,12 @@ pub struct Core {
     /// By the scheduler's numbers.
     seats: Vec<NodeId>,
     queues: BTreeMap<String, QueueSettings>,
+    bookings: Bookings,
+    health: Option<Check>,
+    /// When it is looked next at which nodes are due for it.
+    health_look: Millis,
+    /// Checks that are not over.
+    checking: BTreeMap<JobId, NodeId>,
     /// Jobs with a place.
     placed: BTreeSet<JobId>,
     /// Jobs that are not to wait for ever.
@@ -94,6 +106,10 @@ impl Core {
             nodes: BTreeMap::new(),
             seats: Vec::new(),
             queues: BTreeMap::new(),
+            bookings: Bookings::default(),
+            health: left.health,
+            health_look: now,
+            checking: BTreeMap::new(),
             placed: BTreeSet::new(),
             impatient: BTreeSet::new(),
             stirred: true,
@@ -109,6 +125,8 @@ impl Core {
         for job in left.jobs {
             core.restore(job);
         }
+        core.restore_bookings(left.bookings);
+        core.restore_checks();
         core
     }
 

@@ -9,6 +9,7 @@ use sched::Health;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Progress;
+use super::health::Checkup;
 use super::settings::millis;
 use super::step::Instruction;
 use super::{Core, Millis};
@@ -37,6 +38,7 @@ pub struct Row {
     /// Why nobody is sent there until an operator says that it is healthy.
     pub quarantine: Option<String>,
     pub facts: Option<NodeFacts>,
+    pub checkup: Checkup,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Node {
         matches!(self.link, Link::Up { .. })
     }
 
-    fn state(&self) -> NodeState {
+    pub(super) fn state(&self) -> NodeState {
         if !self.is_up() {
             return NodeState::Offline;
         }
@@ -158,6 +160,13 @@ impl Core {
             .map(|node| &node.row)
     }
 
+    /// By the scheduler's number.
+    #[must_use]
+    pub fn seated(&self, seat: sched::NodeId) -> Option<&Row> {
+        let index = usize::try_from(seat.0).ok()?;
+        self.node(self.seats.get(index)?)
+    }
+
     /// All of them; what only a connection knows is left out.
     #[must_use]
     pub fn node_views(&self) -> Vec<NodeView> {
@@ -210,6 +219,7 @@ impl Core {
                 draining: false,
                 quarantine: None,
                 facts: None,
+                checkup: Checkup::default(),
             };
             self.add_node(row, now);
         }
@@ -331,6 +341,7 @@ impl Core {
             Some(true) => {
                 (node.row.quarantine, node.hold_off) = (None, None);
                 node.strikes.clear();
+                node.row.checkup.passed_ms = None;
             }
             Some(false) => node.row.quarantine = Some(format!("by {user}")),
             None => {}
@@ -431,6 +442,9 @@ impl Core {
         let before = node.row.facts.as_ref().and_then(|it| it.boot_id.as_ref());
         let rebooted = before.is_none() || before != facts.boot_id.as_ref();
         let other = node.row.facts.as_ref() != Some(&facts);
+        if rebooted {
+            node.row.checkup.passed_ms = None;
+        }
         node.row.facts = Some(facts);
         if other {
             let row = node.row.clone();
@@ -495,6 +509,22 @@ impl Core {
             "node.cloned",
             serde_json::json!({ "connected": first, "refused": second }),
         );
+    }
+
+    /// Somebody made a call to a node that may have changed something there. `name` is as they gave it.
+    pub fn called(&mut self, now: Millis, name: &str, user: &str, data: serde_json::Value) {
+        let node = self.node_named(name).map(|row| row.id.clone());
+        self.event(now, "node.called", |event| {
+            (event.node, event.user) = (node, Some(user.to_owned()));
+            event.data = data;
+        });
+    }
+
+    /// So many calls were not written down.
+    pub fn calls_lost(&mut self, now: Millis, calls: u64) {
+        self.event(now, "node.calls-lost", |event| {
+            event.data = serde_json::json!({ "calls": calls });
+        });
     }
 
     /// What a node is has changed.

@@ -11,7 +11,7 @@ use api::work::{Document, Ending, Key, Order};
 use super::job::Job;
 use super::node::Row;
 
-/// First `jobs`, `nodes`, `queues`, `orphans` and `events` are made durable, all together; then the
+/// First `jobs`, `nodes`, `queues`, `settings`, `orphans` and `events` are made durable, all together; then the
 /// rest is done.
 #[derive(Debug, Default, PartialEq)]
 pub struct Step {
@@ -19,6 +19,8 @@ pub struct Step {
     pub nodes: BTreeMap<NodeId, Row>,
     /// `None`: it is gone.
     pub queues: BTreeMap<String, Option<QueueSettings>>,
+    /// By name: what is one for the whole controller.
+    pub settings: BTreeMap<&'static str, serde_json::Value>,
     pub orphans: Vec<Orphan>,
     /// Their numbers are the store's to give.
     pub events: Vec<Event>,

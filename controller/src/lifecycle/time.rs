@@ -28,6 +28,8 @@ impl Core {
     pub fn passed(&mut self, now: Millis) {
         self.end_hold_offs(now);
         self.end_waits(now);
+        self.end_bookings(now);
+        self.check_health(now);
         let late: Vec<(JobId, Late)> = self
             .placed
             .iter()

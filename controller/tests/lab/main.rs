@@ -5,6 +5,7 @@
 
 mod controller;
 mod identity;
+mod keeping;
 mod kills;
 mod line;
 mod nodes;

@@ -227,7 +227,11 @@ pub enum EnrolAnswer {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
-    /// PKCS#10, PEM, of a new key.
+    /// PKCS#10, PEM, of a new key; names in it are not used.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(max_length = 16384, pattern = "-----BEGIN CERTIFICATE REQUEST-----")
+    )]
     pub csr_pem: String,
 }
 

@@ -437,6 +437,14 @@ pub struct JobPart {
     pub documents: Vec<crate::work::Document>,
 }
 
+impl JobPart {
+    /// Whether it is that of the node with this name or id.
+    #[must_use]
+    pub fn is_on(&self, node: &str) -> bool {
+        self.node.as_str() == node || self.node_name == node
+    }
+}
+
 impl JobStatus {
     /// The worst verdict of its parts; `None`: none was given.
     #[must_use]

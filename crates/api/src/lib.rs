@@ -1,15 +1,17 @@
 //! Wire types: plain serde structures shared by node, controller and client.
 //!
 //! `/stillmetal/v1` of a node: [`node`], [`counters`], [`report`], [`process`], [`run`]. `/v1` of the
-//! controller: [`job`], [`fleet`], [`queue`], [`image`], [`event`], [`problem`]. Between the two: [`work`]. In a
+//! controller: [`job`], [`fleet`], [`queue`], [`booking`], [`health`], [`image`], [`event`], [`problem`]. Between the two: [`work`]. In a
 //! result: [`provenance`]. Of both: [`metric`].
 //!
 //! No logic beyond what keeps a value well formed; depends on neither tokio, hyper nor nix.
 #![forbid(unsafe_code)]
 
+pub mod booking;
 pub mod counters;
 pub mod event;
 pub mod fleet;
+pub mod health;
 pub mod image;
 pub mod job;
 pub mod metric;

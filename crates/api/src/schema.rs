@@ -149,6 +149,22 @@ pub(crate) fn users() -> Schema {
     list.into()
 }
 
+pub(crate) fn booked_nodes() -> Schema {
+    let items = list(text(256, PLAIN).min_length(Some(1)), 1000).min_items(Some(1));
+    items.description(Some("By id or name.")).build().into()
+}
+
+pub(crate) fn booking_users() -> Schema {
+    let items = list(text(256, PLAIN).min_length(Some(1)), 1000);
+    items
+        .description(Some(
+            "Whose jobs may run there meanwhile; empty: the caller's.",
+        ))
+        .default(Some(Value::Array(Vec::new())))
+        .build()
+        .into()
+}
+
 pub(crate) fn macs() -> Schema {
     let items = list(text(17, "^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"), 64);
     items

@@ -23,6 +23,7 @@ mod error;
 mod events;
 mod images;
 mod jobs;
+mod keeping;
 mod nodes;
 mod queues;
 mod system;

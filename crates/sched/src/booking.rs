@@ -106,6 +106,17 @@ impl Scheduler {
         Ok(id)
     }
 
+    /// A booking that was made before a restart.
+    pub fn rebook(&mut self, id: BookingId, booking: Booking) {
+        self.continue_bookings_after(id.0);
+        self.bookings.insert(id, booking);
+    }
+
+    /// Numbers go on from there after a restart.
+    pub fn continue_bookings_after(&mut self, last: u64) {
+        self.last_booking = self.last_booking.max(last);
+    }
+
     /// Ends a booking before its time.
     pub fn unbook(&mut self, id: BookingId) -> Option<Booking> {
         self.bookings.remove(&id)

@@ -1,18 +1,21 @@
 //! What people may ask of it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use api::booking::{BookingRequest, BookingView};
 use api::fleet::{
-    EnrolAnswer, EnrolRequest, NodeChange, NodeId, NodeState, NodeView, PendingNode, TokenRequest,
-    TokenView,
+    EnrolAnswer, EnrolRequest, NodeChange, NodeId, NodeState, NodeView, PendingNode, RenewAnswer,
+    TokenRequest, TokenView,
 };
+use api::health::{HealthCheck, HealthCheckView, NodeHealth};
 use api::job::{JobId, JobRequest, JobState, JobStatus};
 use api::queue::{QueueSettings, QueueView};
 use policy::Role;
 use sha2::{Digest as _, Sha256};
 
 use super::{FakeController, State, named};
-use crate::desk::{Caller, Desk, Explanation, Renewed};
+use crate::desk::{Caller, Desk, Explanation};
 use crate::refusal::{Kind, Refusal};
 
 fn admin(caller: &Caller) -> Result<(), Refusal> {
@@ -26,6 +29,20 @@ impl State {
     fn node_mut(&mut self, id: &NodeId) -> Result<&mut NodeView, Refusal> {
         let node = self.nodes.get_mut(id);
         node.ok_or_else(|| Refusal::new(Kind::NoSuchNode, format!("there is no node {id}")))
+    }
+
+    fn health_view(&self) -> HealthCheckView {
+        let nodes = self.nodes.values().map(|node| NodeHealth {
+            node: node.id.clone(),
+            name: node.name.clone(),
+            state: node.state.clone(),
+            passed_ms: None,
+            job: None,
+        });
+        HealthCheckView {
+            check: self.health.clone(),
+            nodes: nodes.collect(),
+        }
     }
 
     fn queue_view(&self, name: &str, settings: &QueueSettings) -> QueueView {
@@ -305,12 +322,12 @@ impl Desk for FakeController {
         })
     }
 
-    async fn renew(&self, _node: &NodeId, csr_pem: &str) -> Result<Renewed, Refusal> {
+    async fn renew(&self, _node: &NodeId, csr_pem: &str) -> Result<RenewAnswer, Refusal> {
         self.trouble().await?;
         if !csr_pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----") {
             return Err(Refusal::new(Kind::Invalid, "not a PKCS#10 request").at("/csr_pem"));
         }
-        Ok(Renewed {
+        Ok(RenewAnswer {
             cert_pem: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
         })
     }
@@ -354,6 +371,88 @@ impl Desk for FakeController {
             state.queues.remove(name);
             state.event("queue.removed", None, None, Some(&caller.user));
             Ok(())
+        })
+    }
+
+    async fn bookings(&self) -> Result<Vec<BookingView>, Refusal> {
+        self.trouble().await?;
+        Ok(self.state().bookings.values().cloned().collect())
+    }
+
+    async fn book(&self, caller: &Caller, request: BookingRequest) -> Result<BookingView, Refusal> {
+        self.trouble().await?;
+        self.change(|state| {
+            let mut nodes = BTreeSet::new();
+            for name in &request.nodes {
+                let known = state
+                    .nodes
+                    .values()
+                    .find(|node| node.name == *name || node.id.as_str() == name);
+                let none = || Refusal::new(Kind::NoSuchNode, format!("there is no node {name}"));
+                nodes.insert(known.ok_or_else(none)?.id.clone());
+            }
+            let from_ms = state.now_ms + request.in_seconds * 1000;
+            let until_ms = from_ms + request.for_seconds * 1000;
+            let meets = |it: &&BookingView| {
+                it.from_ms < until_ms && from_ms < it.until_ms && !it.nodes.is_disjoint(&nodes)
+            };
+            if let Some(other) = state.bookings.values().find(meets) {
+                let text = format!("booked already, as number {}", other.id);
+                return Err(Refusal::new(Kind::Conflict, text));
+            }
+            let mut users = request.users.clone();
+            if users.is_empty() {
+                users.insert(caller.user.clone());
+            }
+            let name = |id: &NodeId| state.nodes[id].name.clone();
+            state.last_booking += 1;
+            let booking = BookingView {
+                id: state.last_booking,
+                node_names: nodes.iter().map(name).collect(),
+                nodes,
+                users,
+                from_ms,
+                until_ms,
+                made_by: caller.user.clone(),
+            };
+            state.bookings.insert(booking.id, booking.clone());
+            state.event("booking.made", None, None, Some(&caller.user));
+            Ok(booking)
+        })
+    }
+
+    async fn unbook(&self, caller: &Caller, id: u64) -> Result<(), Refusal> {
+        self.trouble().await?;
+        self.change(|state| {
+            let Some(booking) = state.bookings.get(&id) else {
+                let text = format!("there is no booking {id}");
+                return Err(Refusal::new(Kind::NoSuchBooking, text));
+            };
+            if caller.role != Role::Admin && booking.made_by != caller.user {
+                return Err(Refusal::new(Kind::Forbidden, "it is somebody else's"));
+            }
+            state.bookings.remove(&id);
+            state.event("booking.cancelled", None, None, Some(&caller.user));
+            Ok(())
+        })
+    }
+
+    async fn health_check(&self) -> Result<HealthCheckView, Refusal> {
+        self.trouble().await?;
+        Ok(self.state().health_view())
+    }
+
+    async fn set_health_check(
+        &self,
+        caller: &Caller,
+        check: Option<HealthCheck>,
+    ) -> Result<HealthCheckView, Refusal> {
+        self.trouble().await?;
+        admin(caller)?;
+        self.change(|state| {
+            state.health = check;
+            state.event("health-check.set", None, None, Some(&caller.user));
+            Ok(state.health_view())
         })
     }
 

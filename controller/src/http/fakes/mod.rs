@@ -11,8 +11,10 @@ mod vault;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api::booking::BookingView;
 use api::event::Event;
 use api::fleet::{NodeFacts, NodeId, NodeState, NodeView, PendingNode, TokenView};
+use api::health::HealthCheck;
 use api::image::ImageView;
 use api::job::{JobId, JobPart, JobRequest, JobState, JobStatus};
 use api::queue::QueueSettings;
@@ -59,6 +61,9 @@ struct State {
     approved: BTreeSet<String>,
     queues: BTreeMap<String, QueueSettings>,
     tokens: BTreeMap<String, TokenView>,
+    bookings: BTreeMap<u64, BookingView>,
+    last_booking: u64,
+    health: Option<HealthCheck>,
     images: BTreeMap<String, ImageView>,
     documents: HashMap<(JobId, NodeId, String), Bytes>,
     output: HashMap<(JobId, NodeId, String), Vec<u8>>,

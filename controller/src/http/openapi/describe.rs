@@ -116,6 +116,12 @@ pub(super) fn describe(operation: Operation) -> Description {
         | Operation::Tokens
         | Operation::MakeToken
         | Operation::RevokeToken => joining(operation),
+        Operation::Bookings
+        | Operation::Book
+        | Operation::Unbook
+        | Operation::HealthCheck
+        | Operation::SetHealthCheck
+        | Operation::RemoveHealthCheck => keeping(operation),
         Operation::Nodes
         | Operation::Node
         | Operation::ChangeNode
@@ -324,6 +330,72 @@ fn lab(operation: Operation) -> Description {
     }
 }
 
+/// How nodes are kept: for somebody, and in order.
+fn keeping(operation: Operation) -> Description {
+    let bookings = Description {
+        tag: "bookings",
+        ..BASE
+    };
+    let health = Description {
+        tag: "health",
+        ..BASE
+    };
+    match operation {
+        Operation::Bookings => Description {
+            id: "listBookings",
+            summary: "Lists bookings that are not over",
+            answers: &[(200, "All bookings.", Content::List("BookingView"))],
+            ..bookings
+        },
+        Operation::Book => Description {
+            id: "book",
+            summary: "Keeps nodes for users for a time",
+            text: "Jobs of others start there only if they are over before it begins. Refused where what runs, \
+                   or another booking, might be in its way. Role user: for 6 hours at most, 7 days ahead, \
+                   and the caller must be one of the users.",
+            body: schema("BookingRequest"),
+            answers: &[(201, "The booking.", Content::One("BookingView"))],
+            problems: &[404, 409],
+            links: &[("unbook", "id", "$response.body#/id")],
+            ..bookings
+        },
+        Operation::Unbook => Description {
+            id: "unbook",
+            summary: "Ends a booking before its time",
+            text: "One's own; role admin: any.",
+            answers: &[(204, "It is over.", Content::Nothing)],
+            problems: &[404],
+            ..bookings
+        },
+        Operation::HealthCheck => Description {
+            id: "getHealthCheck",
+            summary: "The job that nodes have to pass, and when each of them did",
+            answers: &[(200, "The check.", Content::One("HealthCheckView"))],
+            ..health
+        },
+        Operation::SetHealthCheck => Description {
+            id: "setHealthCheck",
+            summary: "Sets the job that every node has to pass from time to time",
+            text: "It is submitted for each node by itself, also when one joins, boots or leaves quarantine. \
+                   A node on which it does not end as `done` is put in quarantine.",
+            body: schema("HealthCheck"),
+            answers: &[(
+                200,
+                "The check; all nodes are due.",
+                Content::One("HealthCheckView"),
+            )],
+            problems: &[404],
+            ..health
+        },
+        _ => Description {
+            id: "removeHealthCheck",
+            summary: "Ends the checks",
+            answers: &[(204, "Nothing is checked any more.", Content::Nothing)],
+            ..health
+        },
+    }
+}
+
 fn joining(operation: Operation) -> Description {
     let base = Description {
         tag: "joining",
@@ -350,7 +422,7 @@ fn joining(operation: Operation) -> Description {
             id: "renew",
             summary: "A new certificate for a node that has one",
             body: schema("RenewRequest"),
-            answers: &[(200, "The certificate.", Content::One("Renewed"))],
+            answers: &[(200, "The certificate.", Content::One("RenewAnswer"))],
             problems: &[404, 409],
             ..base
         },

@@ -17,11 +17,13 @@ use super::query::{MOST, Parameter, Shape};
 use crate::check;
 use describe::{Content, Description, describe};
 
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 9] = [
     ("jobs", "What to run, and what became of it."),
     ("nodes", "The machines that run jobs."),
     ("joining", "How machines become nodes."),
     ("queues", "Where jobs wait."),
+    ("bookings", "Nodes that are kept for somebody."),
+    ("health", "What nodes have to pass."),
     ("images", "What jobs run, kept without a registry."),
     ("events", "What happened."),
     ("controller", "The controller itself."),

@@ -1,9 +1,12 @@
 //! Schemas of everything that is on the wire.
 
+use api::booking::{BookingRequest, BookingView};
 use api::event::Event;
 use api::fleet::{
-    EnrolAnswer, EnrolRequest, NodeChange, NodeView, PendingNode, TokenRequest, TokenView,
+    EnrolAnswer, EnrolRequest, NodeChange, NodeView, PendingNode, RenewAnswer, RenewRequest,
+    TokenRequest, TokenView,
 };
+use api::health::{HealthCheck, HealthCheckView};
 use api::image::ImageView;
 use api::job::{JobRequest, JobStatus};
 use api::problem::Problem;
@@ -12,7 +15,6 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::super::enrol::RenewRequest;
 use super::super::jobs::CancelRequest;
 use super::super::nodes::ApproveRequest;
 use super::super::system::{Health, VersionView};
@@ -38,10 +40,15 @@ pub(super) fn all() -> Value {
     add::<EnrolRequest>(&mut named);
     add::<EnrolAnswer>(&mut named);
     add::<RenewRequest>(&mut named);
+    add::<RenewAnswer>(&mut named);
     add::<TokenRequest>(&mut named);
     add::<TokenView>(&mut named);
     add::<QueueSettings>(&mut named);
     add::<QueueView>(&mut named);
+    add::<BookingRequest>(&mut named);
+    add::<BookingView>(&mut named);
+    add::<HealthCheck>(&mut named);
+    add::<HealthCheckView>(&mut named);
     add::<ImageView>(&mut named);
     add::<Event>(&mut named);
     add::<Problem>(&mut named);
@@ -54,7 +61,6 @@ pub(super) fn all() -> Value {
         .map(|(name, schema)| (name, serde_json::to_value(schema).unwrap_or_default()))
         .collect();
     schemas.insert("Explanation".into(), explanation());
-    schemas.insert("Renewed".into(), renewed());
     refine(&mut schemas);
     schemas.sort_keys();
     Value::Object(schemas)
@@ -130,14 +136,5 @@ fn explanation() -> Value {
                 "items": { "type": "string" },
             },
         },
-    })
-}
-
-fn renewed() -> Value {
-    json!({
-        "description": "A new certificate for a node that has one.",
-        "type": "object",
-        "required": ["cert_pem"],
-        "properties": { "cert_pem": { "type": "string" } },
     })
 }

@@ -109,6 +109,74 @@ async fn queues_are_made_changed_and_removed() {
 }
 
 #[tokio::test]
+async fn nodes_are_booked_and_given_back() {
+    let bench = Bench::new();
+    bench.fake.add_node("bench1");
+    let book = |who: Peer, body: Value| bench.ask(who, "POST", "/v1/bookings").json(&body);
+    let wish = json!({ "nodes": ["bench1"], "for_seconds": 3600 });
+    let made = book(alice(), wish.clone()).send().await.json(201);
+    assert_eq!(made["users"], json!(["alice"]));
+    assert_eq!(made["node_names"], json!(["bench1"]));
+    assert_eq!(bench.get("/v1/bookings").await.json(200), json!([made]));
+    let got = book(root(), wish).send().await;
+    got.problem(409, "conflict");
+    let got = book(root(), json!({ "nodes": ["nowhere"], "for_seconds": 1 }));
+    got.send().await.problem(404, "no-such-node");
+    for (at, wrong) in [
+        ("/nodes", json!({ "nodes": [], "for_seconds": 1 })),
+        ("/nodes/0", json!({ "nodes": ["a\nb"], "for_seconds": 1 })),
+        (
+            "/users/0",
+            json!({ "nodes": ["a"], "users": [""], "for_seconds": 1 }),
+        ),
+        ("/for_seconds", json!({ "nodes": ["a"], "for_seconds": 0 })),
+        (
+            "/in_seconds",
+            json!({ "nodes": ["a"], "for_seconds": 1, "in_seconds": 31_536_001 }),
+        ),
+    ] {
+        assert_eq!(book(root(), wrong).send().await.at(400, "invalid"), at);
+    }
+    let end = |id: &str| bench.ask(alice(), "DELETE", &format!("/v1/bookings/{id}"));
+    for id in ["2", "x", "-1", "99999999999999999999"] {
+        end(id).send().await.problem(404, "no-such-booking");
+    }
+    assert_eq!(end("1").send().await.status, 204);
+    assert_eq!(bench.get("/v1/bookings").await.json(200), json!([]));
+}
+
+#[tokio::test]
+async fn a_health_check_is_set_and_ended() {
+    let bench = Bench::new();
+    bench.fake.add_node("bench1");
+    let put = |body: Value| bench.ask(root(), "PUT", "/v1/health-check").json(&body);
+    let check = json!({ "every_seconds": 3600, "job": { "image": "busybox", "argv": ["true"] } });
+    let got = put(check).send().await.json(200);
+    assert_eq!(got["check"]["job"]["argv"], json!(["true"]));
+    assert_eq!(got["nodes"][0]["name"], "bench1");
+    assert_eq!(got, bench.get("/v1/health-check").await.json(200));
+    for (at, wrong) in [
+        (
+            "/every_seconds",
+            json!({ "every_seconds": 59, "job": { "image": "a" } }),
+        ),
+        (
+            "/job/place/cpus",
+            json!({ "every_seconds": 60, "job": { "image": "a", "place": { "cpus": 0 } } }),
+        ),
+        ("/", json!({ "every_seconds": 60 })),
+    ] {
+        assert_eq!(put(wrong).send().await.at(400, "invalid"), at);
+    }
+    let got = bench.ask(root(), "DELETE", "/v1/health-check").send().await;
+    assert_eq!(got.status, 204);
+    assert_eq!(
+        bench.get("/v1/health-check").await.json(200)["check"],
+        Value::Null
+    );
+}
+
+#[tokio::test]
 async fn an_image_is_streamed_in() {
     let bench = Bench::new();
     let pieces = (0..100).map(|_| Ok::<_, std::io::Error>(vec![7_u8; 50_000]));

@@ -117,6 +117,8 @@ async fn unknown_fields_are_what_the_document_says() {
         "JobLimits",
         "NodeChange",
         "QueueSettings",
+        "BookingRequest",
+        "HealthCheck",
         "TokenRequest",
         "EnrolRequest",
         "MachineHints",

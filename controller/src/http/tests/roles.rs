@@ -35,6 +35,10 @@ fn expected(operation: Operation) -> [bool; 4] {
         | O::Pending
         | O::Node
         | O::Queues
+        | O::Bookings
+        | O::Book
+        | O::Unbook
+        | O::HealthCheck
         | O::Images
         | O::PushImage
         | O::Events => [false, true, true, false],
@@ -43,6 +47,8 @@ fn expected(operation: Operation) -> [bool; 4] {
         | O::RevokeNode
         | O::SetQueue
         | O::RemoveQueue
+        | O::SetHealthCheck
+        | O::RemoveHealthCheck
         | O::Tokens
         | O::MakeToken
         | O::RevokeToken => [false, false, true, false],

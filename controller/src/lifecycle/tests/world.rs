@@ -9,7 +9,8 @@ use api::queue::QueueSettings;
 use api::work::{Ending, Held, Key, Order, PartOutcome, Report, Stage};
 
 use crate::lifecycle::{
-    Certificate, Collect, Core, Inheritance, Job, Millis, NodeRow, Orphan, Settings, Step, Wanted,
+    BOOKINGS, Bookings, Certificate, Collect, Core, HEALTH_CHECK, Inheritance, Job, Millis,
+    NodeRow, Orphan, Settings, Step, Wanted,
 };
 
 /// What a job asks for, if nothing else is said.
@@ -52,6 +53,7 @@ pub(super) struct Disk {
     pub(super) jobs: BTreeMap<JobId, Job>,
     pub(super) nodes: BTreeMap<NodeId, NodeRow>,
     pub(super) queues: BTreeMap<String, QueueSettings>,
+    pub(super) settings: BTreeMap<&'static str, serde_json::Value>,
     pub(super) orphans: Vec<Orphan>,
     pub(super) last_fence: u64,
 }
@@ -165,6 +167,7 @@ impl World {
             self.disk.jobs.insert(id, job);
         }
         self.disk.nodes.extend(step.nodes);
+        self.disk.settings.extend(step.settings);
         for (name, settings) in step.queues {
             self.disk
                 .queues
@@ -228,7 +231,11 @@ impl World {
             .jobs
             .values()
             .filter(|job| !job.status.state.is_over());
+        let setting = |name| self.disk.settings.get(name).cloned().unwrap_or_default();
+        let bookings: Option<Bookings> = serde_json::from_value(setting(BOOKINGS)).unwrap();
         let left = Inheritance {
+            bookings: bookings.unwrap_or_default(),
+            health: serde_json::from_value(setting(HEALTH_CHECK)).unwrap(),
             jobs: jobs.cloned().collect(),
             nodes: self.disk.nodes.values().cloned().collect(),
             queues: self.disk.queues.clone(),
