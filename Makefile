@@ -80,13 +80,16 @@ check: setup ## formats, lints, licences
 	@scripts/deny
 
 .PHONY: test test-fast test-api test-root test-vm
-test: check test-fast test-api test-root test-vm ## everything: lints, unit tests, API, root lane, VM lane
+test: check test-fast test-api test-s3 test-root test-vm ## everything: lints, unit tests, API, S3, root lane, VM lane
 
 test-fast: setup ## no root, no network, no engine
 	@$(CARGO) test --locked --workspace
 
 test-api: setup ## schemathesis (from PyPI) against a real controller
 	@scripts/test-api
+
+test-s3: setup ## the vault in a bucket of a real S3 server (moto, from PyPI)
+	@scripts/test-s3
 
 test-root: image ## namespaces, a real engine under the proxy, reproducibility of the image
 	@scripts/test-root

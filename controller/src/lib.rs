@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod enrol;
 pub mod fleet;
 pub mod http;
+pub mod janitor;
 pub mod lifecycle;
 pub mod metrics;
 pub mod office;
@@ -18,6 +19,7 @@ pub mod relay;
 pub mod serve;
 pub mod shelf;
 pub mod stock;
+pub mod trail;
 pub mod vault;
 
 /// An error and its causes in one line, for logs and answers.

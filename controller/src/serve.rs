@@ -24,13 +24,15 @@ use crate::dispatch::{Clock, Deeds, Dispatch, Dispatcher, inheritance};
 use crate::enrol::{Enrolment, Reenrol};
 use crate::fleet::Fleet;
 use crate::http::Parts;
+use crate::janitor;
 use crate::lifecycle::{Core, Mark, Settings};
 use crate::metrics::{FleetState, Metrics};
 use crate::office::Office;
 use crate::port::Port;
-use crate::relay::{AuditLog, Limits, Relay};
+use crate::relay::{Limits, Relay};
 use crate::shelf::Shelf;
 use crate::stock::{self, Stock};
+use crate::trail::Trail;
 use crate::vault::Vault;
 
 /// Leadership is renewed three times in this time.
@@ -59,6 +61,10 @@ pub struct Options {
     /// directory.
     #[arg(long, env = "STILLMETAL_STORE", value_name = "URL")]
     pub store: Option<String>,
+    /// `s3://BUCKET` or `s3://BUCKET/FOLDER`: where documents and images are kept; without it, in the state
+    /// directory. AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY say where that is and whose.
+    #[arg(long, env = "STILLMETAL_VAULT", value_name = "URL")]
+    pub vault: Option<String>,
     /// Write the certificate of an administrator into this directory (ca.pem, cert.pem, key.pem).
     #[arg(long, value_name = "DIRECTORY")]
     pub admin_bundle: Option<PathBuf>,
@@ -226,12 +232,15 @@ impl Life<'_> {
         }
         let relay = Relay::new(
             Arc::clone(&fleet) as _,
-            Arc::new(AuditLog),
+            Arc::new(Trail::new(dispatch.clone(), &tasks, end.clone())),
             Limits::default(),
             tasks.clone(),
             end.clone(),
         );
-        let vault = Vault::open(&self.options.state.join("vault")).context("open the vault")?;
+        let root = self.options.state.join("vault");
+        let vault = Vault::at(self.options.vault.as_deref(), &root)
+            .await
+            .context("open the vault")?;
         let collector = Collector::new(
             relay.clone(),
             vault.clone(),
@@ -279,7 +288,7 @@ impl Life<'_> {
             Arc::clone(&revoked),
             Arc::clone(&stock),
         );
-        let shelf = Shelf::new(vault, Arc::clone(&stock));
+        let shelf = Shelf::new(vault.clone(), Arc::clone(&stock));
         let router = crate::http::router(Parts {
             desk: office,
             history: store.clone(),
@@ -297,6 +306,7 @@ impl Life<'_> {
         *settled = true;
 
         tasks.spawn(port.run(listener));
+        tasks.spawn(janitor::run(vault, store.clone(), stock, end.clone()));
         tasks.spawn(gauges(dispatch, metrics, end.clone()));
         let ended = tokio::select! {
             ended = dispatcher.run(end.clone()) => ended.map_err(anyhow::Error::from),

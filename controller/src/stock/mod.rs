@@ -4,6 +4,7 @@
 //! job, it is given the job's image if it has not got it, so nothing is loaded while something is
 //! measured.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use api::work::{Order, Report};
 use bytes::Bytes;
 use futures_util::Stream;
 use serde_json::Value;
-use store::Change;
+use store::{Change, Digest};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -97,6 +98,12 @@ impl Stock {
     #[must_use]
     pub fn resolve(&self, name: &str) -> Option<String> {
         self.index().resolve(name).map(|image| image.id.clone())
+    }
+
+    /// What the vault must keep for them.
+    #[must_use]
+    pub fn objects(&self) -> HashSet<Digest> {
+        self.index().objects()
     }
 
     #[must_use]

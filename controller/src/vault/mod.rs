@@ -16,6 +16,7 @@ mod draft;
 mod fetch;
 mod images;
 mod objects;
+mod place;
 mod put;
 mod read;
 mod sweep;
@@ -34,6 +35,7 @@ pub use fetch::FetchError;
 pub use images::{
     ArchiveError, EnsureError, Ensured, ImageIndex, ImageRecord, PushError, full_name,
 };
+pub use place::PlaceError;
 pub use put::{PutError, Stored};
 pub use read::ReadError;
 pub use sweep::{SweepError, Swept};

@@ -6,3 +6,4 @@ mod hijack;
 mod refusals;
 mod relay;
 mod rig;
+mod vault;
