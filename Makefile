@@ -91,8 +91,9 @@ test-api: setup ## schemathesis (from PyPI) against a real controller
 test-s3: setup ## the vault in a bucket of a real S3 server (moto, from PyPI)
 	@scripts/test-s3
 
-test-root: image ## namespaces, a real engine under the proxy, reproducibility of the image
+test-root: image ## namespaces, a real engine under the proxy, a real registry, reproducibility of the image
 	@scripts/test-root
+	@scripts/test-registry
 	@scripts/test-reproducible
 
 test-vm: lab ## the image in QEMU

@@ -16,6 +16,7 @@ use crate::outcome::{Ended, Misuse, Outcome};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::quantity::{ago, bytes, now_ms};
+use crate::registry;
 
 /// Images that the controller has; they reach the nodes before a job is measured.
 #[derive(Debug, Args)]
@@ -23,6 +24,7 @@ use crate::quantity::{ago, bytes, now_ms};
   still image push benchmark.tar             an archive, as `docker save` writes it
   docker save mine:1 | still image push -
   still image push docker:mine:1             the same, by your own docker client
+  still image push registry:lab.example/mine:1   fetched from a registry, with docker's credentials
   still run --cpus 1 mine:1 --size 1000")]
 pub(crate) struct ImageArguments {
     #[command(subcommand)]
@@ -33,8 +35,9 @@ pub(crate) struct ImageArguments {
 enum Task {
     /// Send an image to the controller.
     Push {
-        /// An archive as `docker save` writes it, `-` for standard input, or docker:NAME.
-        #[arg(value_name = "FILE|docker:NAME")]
+        /// An archive as `docker save` writes it, `-` for standard input, docker:NAME of your docker client,
+        /// or registry:HOST/NAME:TAG.
+        #[arg(value_name = "FILE|docker:NAME|registry:NAME")]
         source: String,
     },
     /// List the images.
@@ -76,6 +79,9 @@ async fn push(client: &Client, source: &str) -> anyhow::Result<ImageView> {
     if let Some(name) = source.strip_prefix("docker:") {
         return push_from_docker(client, name).await;
     }
+    if let Some(name) = source.strip_prefix("registry:") {
+        return push_from_registry(client, name).await;
+    }
     if source == "-" {
         let upload = Upload::new(tokio::io::stdin());
         return send(client, upload, None).await;
@@ -100,6 +106,17 @@ async fn send(client: &Client, upload: Upload, length: Option<u64>) -> anyhow::R
     let image = client.push_image(upload).await;
     progress.clear();
     Ok(image?)
+}
+
+async fn push_from_registry(client: &Client, name: &str) -> anyhow::Result<ImageView> {
+    let progress = Progress::stages();
+    let fetched = registry::fetch(name, &progress).await;
+    progress.clear();
+    let archive = fetched?;
+    let file = archive.file.reopen().context("read the image's archive")?;
+    let file = tokio::fs::File::from_std(file);
+    let upload = Upload::new(file).bytes(archive.length);
+    send(client, upload, Some(archive.length)).await
 }
 
 async fn push_from_docker(client: &Client, name: &str) -> anyhow::Result<ImageView> {

@@ -25,6 +25,7 @@ mod places;
 mod progress;
 mod quantity;
 mod queue;
+mod registry;
 mod result;
 mod results;
 mod run;

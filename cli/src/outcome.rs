@@ -59,7 +59,9 @@ pub(crate) enum Misuse {
     Busy { node: String, jobs: String },
     #[error("nothing is to be changed: see `still {0} --help`")]
     NothingToChange(&'static str),
-    #[error("{0:?} is neither a file nor docker:NAME")]
+    #[error("{name:?} names no image of a registry: {why}; such as registry:lab.example/mine:1")]
+    NoReference { name: String, why: String },
+    #[error("{0:?} is neither a file, docker:NAME nor registry:NAME")]
     NoArchive(String),
     #[error("{}: it holds no certificate (PEM) of an authority; that of a controller is `ca.pem` in the context's folder", .0.display())]
     NoAuthority(PathBuf),

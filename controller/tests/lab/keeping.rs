@@ -26,7 +26,8 @@ async fn a_booking_outlives_the_controller() {
     assert!(again.contains("booked already, as number 1"), "{again}");
     controller.kill();
     controller.ready().await;
-    assert_eq!(client.bookings().await.unwrap(), [booking.clone()]);
+    let all = client.bookings().await.unwrap();
+    assert_eq!(all.as_slice(), std::slice::from_ref(&booking));
     let job = submit(&client, "sleep 0").await;
     until("it is told why it waits", async || {
         let why = client.why(job).await.unwrap();
