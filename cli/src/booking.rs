@@ -89,7 +89,7 @@ fn users(booking: &BookingView) -> String {
 }
 
 fn list(bookings: &[BookingView], output: Output) -> anyhow::Result<()> {
-    let headings = ["ID", "NODES", "USERS", "FROM", "UNTIL", "MADE BY"];
+    let headings = ["BOOKING", "NODES", "USERS", "FROM", "UNTIL", "MADE BY"];
     output.list(bookings, &headings, |booking| {
         vec![
             booking.id.to_string(),

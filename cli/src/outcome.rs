@@ -40,6 +40,8 @@ pub(crate) enum Misuse {
     NothingToRun,
     #[error("a health check is run on every node by itself: leave --node and --nodes out")]
     CheckOfOneNode,
+    #[error("{0} is not an option of this command: see its --help")]
+    NoSuchOption(String),
     #[error("--command wants the absolute path of a program on the node, not {0:?}")]
     RelativeCommand(String),
     #[error("{why}\nnext: {next}")]

@@ -177,6 +177,10 @@ impl JobArguments {
     /// The request that they make.
     pub(crate) fn request(&self) -> Result<JobRequest, Misuse> {
         let (first, rest) = self.words.split_first().ok_or(Misuse::NothingToRun)?;
+        // no image has such a name: clap takes what it does not know for one
+        if first.starts_with('-') {
+            return Err(Misuse::NoSuchOption(first.clone()));
+        }
         let (image, argv, command) = match self.command {
             false => (Some(first.clone()), rest.to_vec(), None),
             true if first.starts_with('/') => (None, Vec::new(), Some(self.words.clone())),
@@ -237,13 +241,13 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        run: JobArguments,
+        run: RunArguments,
     }
 
     fn parse(line: &str) -> Result<JobRequest, String> {
         let words = std::iter::once("run").chain(line.split_whitespace());
         let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        line.run.request().map_err(|error| error.to_string())
+        line.run.job.request().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -326,6 +330,7 @@ mod tests {
             ("--nice 20 x", "20 is not in -20..=19"),
             ("--tries 0 x", "0 is not in 1.."),
             ("--detach --follow x", "cannot be used with"),
+            ("--cpu 1 x", "--cpu is not an option"),
             ("--metric rate x", "\"rate\" is not NAME"),
             ("--metric =(a) x", "is not NAME"),
             (

@@ -129,6 +129,71 @@ async fn queues_and_tokens() {
 }
 
 #[tokio::test]
+async fn bookings() {
+    let (fake, home) = start().await;
+    fake.change(|state| state.nodes.push(node("n1", NodeState::Ready)));
+    assert_eq!(home.run("booking list").await.ok().stdout, "no bookings\n");
+    let made = "booking create n1 --in 1h --for 2h --user anna --user ben";
+    let said = home.run(made).await.ok().stdout;
+    assert!(said.starts_with("booking 1: n1 for anna ben, "), "{said}");
+    let booking = fake.read(|state| state.bookings[0].clone());
+    assert_eq!((booking.from_ms, booking.until_ms), (3_600_000, 10_800_000));
+    let listed = home.run("booking list").await.ok().stdout;
+    assert!(listed.contains("anna ben"), "{listed}");
+    for (wrong, says) in [
+        ("booking create n1", "--for"),
+        ("booking create --for 1h", "NODE"),
+        ("booking create n1 --for 0s", "less than a second"),
+        ("booking create n2 --for 1h", "no node is called n2"),
+        ("booking cancel 2", "no booking is called 2"),
+    ] {
+        home.run(wrong).await.failed(2, says);
+    }
+    home.run("booking cancel 1").await.ok();
+    assert_eq!(
+        home.run("booking list --json")
+            .await
+            .ok()
+            .json()
+            .to_string(),
+        "[]"
+    );
+}
+
+#[tokio::test]
+async fn the_health_check() {
+    let (fake, home) = start().await;
+    fake.change(|state| state.nodes.push(node("n1", NodeState::Ready)));
+    let shown = home.run("health show").await.ok();
+    assert!(shown.stderr.contains("no node is checked"), "{shown:?}");
+    let set = "health set --every 1d --queue health --timeout 1m busybox true";
+    let shown = home.run(set).await.ok();
+    assert!(
+        shown
+            .stderr
+            .contains("each node, every 1 d, in queue health: busybox true"),
+        "{shown:?}"
+    );
+    assert!(shown.stdout.contains("n1    ready"), "{shown:?}");
+    let check = fake.read(|state| state.health.clone()).unwrap();
+    assert_eq!(
+        (check.every_seconds, check.job.limits.run_seconds),
+        (86_400, 60)
+    );
+    for (wrong, says) in [
+        ("health set busybox true", "--every"),
+        ("health set --every 1d", "an image or"),
+        ("health set --every 1d --node n1 busybox", "leave --node"),
+        ("health set --every 1d --nodes 2 busybox", "leave --node"),
+        ("health set --every 1d --detach busybox", "--detach"),
+    ] {
+        home.run(wrong).await.failed(2, says);
+    }
+    home.run("health off").await.ok();
+    assert!(fake.read(|state| state.health.is_none()));
+}
+
+#[tokio::test]
 async fn jobs() {
     let (fake, home) = start().await;
     for n in 0..25 {

@@ -16,6 +16,8 @@ async fn every_command_explains_itself() {
         "nodes",
         "node",
         "queue",
+        "booking",
+        "health",
         "image",
         "token",
         "events",

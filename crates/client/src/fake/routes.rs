@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::booking::{BookingRequest, BookingView};
 use api::event::Event;
 use api::fleet::{NodeChange, NodeState, NodeView, TokenRequest, TokenView};
+use api::health::{HealthCheck, HealthCheckView, NodeHealth};
 use api::image::ImageView;
 use api::job::{JobId, JobRequest, JobState, JobStatus, Page};
 use api::problem::Problem;
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Shared;
+use super::state::State;
 use crate::digest::Hasher;
 use crate::jobs::IDEMPOTENCY_KEY;
 
@@ -46,6 +49,12 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/queues/{name}", put(put_queue).delete(delete_queue))
         .route("/v1/tokens", get(tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(delete_token))
+        .route("/v1/bookings", get(bookings).post(book))
+        .route("/v1/bookings/{id}", delete(unbook))
+        .route(
+            "/v1/health-check",
+            get(health).put(set_health).delete(remove_health),
+        )
         .route("/v1/images", get(images).post(push_image))
         .route("/v1/events", get(events))
         .with_state(shared)
@@ -405,6 +414,81 @@ async fn tokens(Held(fake): Fake) -> Response {
         token.token = None;
     }
     Json(tokens).into_response()
+}
+
+async fn bookings(Held(fake): Fake) -> Response {
+    Json(fake.read(|state| state.bookings.clone())).into_response()
+}
+
+async fn book(Held(fake): Fake, Json(request): Json<BookingRequest>) -> Response {
+    let known = |state: &State, name: &String| state.nodes.iter().any(|it| it.name == *name);
+    let unknown = fake.read(|state| {
+        let mut names = request.nodes.iter();
+        names.find(|name| !known(state, name)).cloned()
+    });
+    if let Some(name) = unknown {
+        return missing("node", &name);
+    }
+    let booking = fake.change(|state| {
+        let booked = state.nodes.iter();
+        let booked = booked.filter(|node| request.nodes.contains(&node.name));
+        let from_ms = request.in_seconds * 1000;
+        let booking = BookingView {
+            id: state.bookings.len() as u64 + 1,
+            nodes: booked.map(|node| node.id.clone()).collect(),
+            node_names: request.nodes.iter().cloned().collect(),
+            users: request.users.clone(),
+            from_ms,
+            until_ms: from_ms + request.for_seconds * 1000,
+            made_by: "anna".into(),
+        };
+        state.bookings.push(booking.clone());
+        booking
+    });
+    (StatusCode::CREATED, Json(booking)).into_response()
+}
+
+async fn unbook(Held(fake): Fake, Path(id): Path<u64>) -> Response {
+    let gone = fake.change(|state| {
+        let before = state.bookings.len();
+        state.bookings.retain(|booking| booking.id != id);
+        state.bookings.len() < before
+    });
+    match gone {
+        true => StatusCode::NO_CONTENT.into_response(),
+        false => missing("booking", &id.to_string()),
+    }
+}
+
+fn health_view(state: &State) -> HealthCheckView {
+    let nodes = state.nodes.iter().map(|node| NodeHealth {
+        node: node.id.clone(),
+        name: node.name.clone(),
+        state: node.state.clone(),
+        passed_ms: None,
+        job: None,
+    });
+    HealthCheckView {
+        check: state.health.clone(),
+        nodes: nodes.collect(),
+    }
+}
+
+async fn health(Held(fake): Fake) -> Response {
+    Json(fake.read(health_view)).into_response()
+}
+
+async fn set_health(Held(fake): Fake, Json(check): Json<HealthCheck>) -> Response {
+    let view = fake.change(|state| {
+        state.health = Some(check);
+        health_view(state)
+    });
+    Json(view).into_response()
+}
+
+async fn remove_health(Held(fake): Fake) -> Response {
+    fake.change(|state| state.health = None);
+    StatusCode::NO_CONTENT.into_response()
 }
 
 async fn create_token(Held(fake): Fake, Json(request): Json<TokenRequest>) -> Response {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use api::booking::BookingView;
 use api::event::Event;
 use api::fleet::{NodeId, NodeView, PendingNode, TokenView};
+use api::health::HealthCheck;
 use api::image::ImageView;
 use api::job::{JobId, JobPart, JobRequest, JobState, JobStatus};
 use api::queue::QueueSettings;
@@ -33,6 +35,8 @@ pub struct State {
     pub pending: Vec<PendingNode>,
     pub queues: BTreeMap<String, QueueSettings>,
     pub tokens: Vec<TokenView>,
+    pub bookings: Vec<BookingView>,
+    pub health: Option<HealthCheck>,
     pub images: Vec<ImageView>,
     pub events: Vec<Event>,
     /// The same for every job.
@@ -50,6 +54,8 @@ impl Default for State {
             pending: Vec::new(),
             queues: [("default".to_owned(), QueueSettings::default())].into(),
             tokens: Vec::new(),
+            bookings: Vec::new(),
+            health: None,
             images: Vec::new(),
             events: Vec::new(),
             why: Why {
