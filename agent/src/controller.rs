@@ -1,15 +1,15 @@
 //! The node's side of its controller: it joins, takes work, and lets the controller's callers reach
 //! its router.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::fleet::MachineHints;
 use host::Tree;
 use policy::Role;
 use stillmetal_init::cmdline::BootConfig;
-use stillmetal_init::log::marker;
 use stillmetal_join::{
     Caller, Controller, JoinOptions, JoinStatus, Joiner, Phase, Quiet, Services, Serving, machine,
 };
@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tunnel::Stream;
 
+use crate::say::marker;
+
 /// Between two looks at what the node is.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -34,14 +36,25 @@ pub(crate) struct Membership {
     status: (watch::Sender<JoinStatus>, watch::Receiver<JoinStatus>),
 }
 
-impl Membership {
-    /// Takes the join token away from where others could read it. `None`: this node has no
-    /// controller.
+/// What a node is told of its controller.
+pub(crate) struct Papers {
+    pub(crate) controller: Controller,
+    /// Of the controller's authority.
+    pub(crate) pin: pki::Pin,
+    /// Where the identity is kept.
+    pub(crate) state: PathBuf,
+    /// Taken away at once.
+    pub(crate) token: Option<PathBuf>,
+    pub(crate) machine: MachineHints,
+}
+
+impl Papers {
+    /// As the kernel's command line says. `None`: this node has no controller.
     ///
     /// # Errors
     /// When the command line names a controller and not its authority, or the state directory cannot
     /// be used.
-    pub(crate) fn open(
+    pub(crate) fn of_boot(
         boot: &BootConfig,
         run_dir: &Path,
         tree: &dyn Tree,
@@ -53,25 +66,44 @@ impl Membership {
             "the command line names a controller and not its authority: add \
              stillmetal.ca=sha256:… (the controller prints it when it starts)",
         )?;
-        let pin = pin.parse().context("read stillmetal.ca")?;
         let state = run_dir.join("join");
         std::fs::create_dir_all(&state).with_context(|| format!("make {}", state.display()))?;
-        let machine = machine::read(tree, &state).context("tell this machine from others")?;
-        let controller = Controller {
-            host: address.host.clone(),
-            port: address.port,
-        };
+        Ok(Some(Self {
+            controller: Controller {
+                host: address.host.clone(),
+                port: address.port,
+            },
+            pin: pin.parse().context("read stillmetal.ca")?,
+            machine: machine::read(tree, &state).context("tell this machine from others")?,
+            state,
+            token: Some(run_dir.join("config/join-token")),
+        }))
+    }
+}
+
+impl Membership {
+    /// Takes the join token away from where others could read it.
+    ///
+    /// # Errors
+    /// When the state directory or the token cannot be used.
+    pub(crate) fn open(papers: Papers) -> anyhow::Result<Self> {
+        let Papers {
+            controller,
+            pin,
+            state,
+            token,
+            machine,
+        } = papers;
         let mut options = JoinOptions::new(controller, pin, state, machine);
-        let token = run_dir.join("config/join-token");
-        options.token_file = token.exists().then_some(token);
+        options.token_file = token.filter(|token| token.exists());
         let quiet = options.quiet.clone();
         let status = watch::channel(JoinStatus::new(&options.controller));
         let joiner = Joiner::open(options).context("prepare to join the controller")?;
-        Ok(Some(Self {
+        Ok(Self {
             joiner,
             quiet,
             status,
-        }))
+        })
     }
 
     /// Joins, and stays joined until `stop`.

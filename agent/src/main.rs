@@ -1,17 +1,19 @@
 //! `stillmetal-agent`: one static binary with every duty of a node, chosen by name or subcommand.
 //!
 //! As `/init` and `/sbin/init` it is PID 1 of the appliance; as `runc` it stands before BuildKit's
-//! build steps; `serve` is the node's API; `tune` and
-//! `restore` quiet an ordinary host and put it back; `enter` and `burn` are small helpers.
+//! build steps; `serve` is the node's API; `daemon` is the same beside other work on an ordinary host,
+//! and `tune` and `restore` quiet that and put it back; `enter` and `burn` are small helpers.
 
 mod burn;
 mod certificate;
 mod controller;
 mod credentials;
+mod daemon;
 mod disturb;
 mod enter;
 mod kmsg;
 mod runc;
+mod say;
 mod selftest;
 mod serve;
 mod snapshots;
@@ -44,6 +46,10 @@ enum Command {
     Init,
     /// Serve the node: quiet the CPUs, run the engine, answer the API over mutual TLS.
     Serve(serve::ServeArguments),
+    /// Be a node on an ordinary host, with the host's own engine, for a controller.
+    Daemon(daemon::DaemonArguments),
+    /// Remove the containers that an agent of an ordinary host left in its engine.
+    Sweep(daemon::SweepArguments),
     /// Quiet the CPUs of this host; `restore` undoes it.
     Tune(stillmetal_tune::cli::TuneArgs),
     /// Put back what `tune` changed.
@@ -91,6 +97,8 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Init => stillmetal_init::run(),
         Command::Serve(arguments) => serve::run(&arguments),
+        Command::Daemon(arguments) => daemon::run(&arguments),
+        Command::Sweep(arguments) => daemon::sweep(&arguments),
         Command::Tune(arguments) => {
             stillmetal_tune::cli::run_tune(&arguments, &mut std::io::stdout()).map_err(Into::into)
         }

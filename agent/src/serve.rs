@@ -18,7 +18,6 @@ use clap::Args;
 use cpulist::CpuSet;
 use host::{DevCpu, RealTree, Tree};
 use stillmetal_init::cmdline::{BootConfig, Smt};
-use stillmetal_init::log::marker;
 use stillmetal_node::certify::{self, Certifier};
 use stillmetal_node::engine::client::EngineClient;
 use stillmetal_node::engine::{Engine, EngineOptions, EngineSpec, EngineState};
@@ -27,15 +26,17 @@ use stillmetal_node::placement::ledger::Token;
 use stillmetal_node::placement::spread::Spreader;
 use stillmetal_node::runs::{self, Runs};
 use stillmetal_node::selftest::SelfTester;
-use stillmetal_node::{Http, Node, Parts, Processes, SharedReport, cgroups, since_boot};
+use stillmetal_node::unproven::Unproven;
+use stillmetal_node::{Host, Http, Node, Parts, Processes, SharedReport, cgroups, since_boot};
 use stillmetal_proxy::Service;
 use stillmetal_tune::irqs::Steering;
 use stillmetal_tune::{Applied, LatencyHold, Plan};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::controller::Membership;
+use crate::controller::{Membership, Papers};
 use crate::kmsg::Kmsg;
+use crate::say::marker;
 
 /// What each container gets between SIGTERM and SIGKILL when the node goes down.
 const CONTAINER_GRACE_SECONDS: i32 = 10;
@@ -98,7 +99,9 @@ async fn serve(
     let agent = std::env::current_exe().context("find this program")?;
 
     // the join token leaves the file system before there is any container
-    let membership = Membership::open(boot, run_dir, &*tree).unwrap_or_else(|error| {
+    let papers = Papers::of_boot(boot, run_dir, &*tree);
+    let membership = papers.and_then(|papers| papers.map(Membership::open).transpose());
+    let membership = membership.unwrap_or_else(|error| {
         marker(&format!("no controller is joined: {error:#}"));
         None
     });
@@ -114,62 +117,28 @@ async fn serve(
             (engine, Some(task))
         }
     };
-    let placer = Arc::new(
-        Placer::open(
-            &run_dir.join("claims"),
-            Arc::clone(&tree),
-            Arc::new(client.clone()),
-            since_boot,
-            Token::random,
-        )
-        .context("read the claims that are kept")?,
-    );
-    let processes = Processes::new(
-        Arc::clone(&placer),
-        Arc::clone(&tree),
-        agent.clone(),
-        tasks.clone(),
-        serving.clone(),
-    );
-    let (report, plan) = (SharedReport::default(), Arc::new(OnceLock::new()));
-    let measuring = certify::Parts {
-        placer: Arc::clone(&placer),
-        tree: Arc::clone(&tree),
-        msrs: Arc::new(DevCpu::live()),
-        client: client.clone(),
-        run_dir: run_dir.to_path_buf(),
-        agent,
-        tasks: tasks.clone(),
-        stop: serving.clone(),
-        report: Arc::clone(&report),
-        plan: Arc::clone(&plan),
-    };
-    let selftest = SelfTester::new(measuring.clone());
-    // nothing else is done before, so it may block
-    tokio::task::block_in_place(|| selftest.clear_up());
-    let certifier = Arc::new(Certifier::new(measuring));
-    let runs = Runs::new(runs::Parts {
-        certifier: Arc::clone(&certifier),
-        placer: Arc::clone(&placer),
-        client: client.clone(),
-        tasks: tasks.clone(),
-        stop: serving.clone(),
-    });
-    let node = Arc::new(Node::new(Parts {
+    let Assembled { node, plan } = assemble(Ground {
         tree: Arc::clone(&tree),
         engine,
         client: client.clone(),
-        placer,
-        processes,
-        certifier,
-        runs,
-        selftest,
-        report,
+        run_dir,
+        join_dir: run_dir.join("join"),
+        agent,
+        tasks: tasks.clone(),
+        stop: serving.clone(),
         memory_low,
-    }));
+        host: None,
+    })?;
 
     let router = router(&node);
-    let api = match listen(arguments, run_dir, &router, boot.controller.is_some()).await {
+    let api = match listen(
+        arguments.listen,
+        run_dir,
+        &router,
+        boot.controller.is_some(),
+    )
+    .await
+    {
         Ok(Some(server)) => {
             marker(&format!("api listening on {}", server.local_addr()));
             Some(tokio::spawn(server.run(serving.clone())))
@@ -190,7 +159,24 @@ async fn serve(
         Arc::clone(&plan),
         serving.clone(),
     ));
-    let (tuned, latency_hold) = tune(&node, &tree, boot).await?;
+    let options = stillmetal_tune::Options {
+        smt: match boot.smt {
+            Smt::Off => stillmetal_tune::Smt::Off,
+            Smt::Keep => stillmetal_tune::Smt::Keep,
+        },
+        latency: stillmetal_tune::Latency::Hold,
+    };
+    let tuned = {
+        let tree = Arc::clone(&tree);
+        tokio::task::spawn_blocking(move || {
+            let topology = stillmetal_tune::topology::read(&*tree);
+            let plan = stillmetal_tune::plan(&topology, &options);
+            let applied = stillmetal_tune::apply(&plan, &*tree);
+            (plan, applied)
+        })
+    };
+    let (tuned, applied) = tuned.await.context("tuning died")?;
+    let latency_hold = tell_tuning(&node, applied);
     plan.get_or_init(|| tuned);
     tasks.spawn(show_report(Arc::clone(&node), serving.clone()));
     tasks.spawn(steer_interrupts(
@@ -252,6 +238,124 @@ async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the parts of a node stand on.
+pub(crate) struct Ground<'a> {
+    pub(crate) tree: Arc<dyn Tree>,
+    pub(crate) engine: Engine,
+    pub(crate) client: EngineClient,
+    pub(crate) run_dir: &'a Path,
+    pub(crate) join_dir: PathBuf,
+    /// This program.
+    pub(crate) agent: PathBuf,
+    /// Of whatever runs for somebody.
+    pub(crate) tasks: TaskTracker,
+    /// Ends whatever runs for somebody.
+    pub(crate) stop: CancellationToken,
+    pub(crate) memory_low: Option<String>,
+    /// `None`: the appliance.
+    pub(crate) host: Option<OnHost>,
+}
+
+/// What is different on an ordinary host.
+pub(crate) struct OnHost {
+    pub(crate) host: Host,
+    pub(crate) unproven: Option<Arc<Unproven>>,
+    /// Marks this agent's containers.
+    pub(crate) owner: String,
+    /// Where the images that it runs are noted.
+    pub(crate) images_used: Option<PathBuf>,
+}
+
+/// A node, and what tuning will have set.
+pub(crate) struct Assembled {
+    pub(crate) node: Arc<Node>,
+    pub(crate) plan: Arc<OnceLock<Plan>>,
+}
+
+/// Puts the parts of a node together; nothing of it runs yet.
+pub(crate) fn assemble(ground: Ground<'_>) -> anyhow::Result<Assembled> {
+    let Ground {
+        tree,
+        engine,
+        client,
+        run_dir,
+        join_dir,
+        agent,
+        tasks,
+        stop,
+        memory_low,
+        host,
+    } = ground;
+    let (host, unproven, owner, images_used) = match host {
+        Some(on) => (Some(on.host), on.unproven, Some(on.owner), on.images_used),
+        None => (None, None, None, None),
+    };
+    let mut placer = Placer::open(
+        &run_dir.join("claims"),
+        Arc::clone(&tree),
+        Arc::new(client.clone()),
+        since_boot,
+        Token::random,
+    )
+    .context("read the claims that are kept")?;
+    if unproven.is_some() {
+        placer = placer.without_partitions();
+    }
+    let placer = Arc::new(placer);
+    let processes = Processes::new(
+        Arc::clone(&placer),
+        Arc::clone(&tree),
+        agent.clone(),
+        tasks.clone(),
+        stop.clone(),
+    );
+    let (report, plan) = (SharedReport::default(), Arc::new(OnceLock::new()));
+    let proven = unproven.is_none();
+    let measuring = certify::Parts {
+        placer: Arc::clone(&placer),
+        tree: Arc::clone(&tree),
+        msrs: Arc::new(DevCpu::live()),
+        client: client.clone(),
+        run_dir: run_dir.to_path_buf(),
+        agent,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+        report: Arc::clone(&report),
+        plan: Arc::clone(&plan),
+        unproven,
+        join_dir,
+    };
+    let selftest = SelfTester::new(measuring.clone());
+    if proven {
+        // nothing else is done before, so it may block
+        tokio::task::block_in_place(|| selftest.clear_up());
+    }
+    let certifier = Arc::new(Certifier::new(measuring));
+    let runs = Runs::new(runs::Parts {
+        certifier: Arc::clone(&certifier),
+        placer: Arc::clone(&placer),
+        client: client.clone(),
+        tasks,
+        stop,
+        owner,
+        images_used,
+    });
+    let node = Arc::new(Node::new(Parts {
+        tree,
+        engine,
+        client,
+        placer,
+        processes,
+        certifier,
+        runs,
+        selftest,
+        report,
+        memory_low,
+        host,
+    }));
+    Ok(Assembled { node, plan })
+}
+
 fn engine_spec(run_dir: &Path, agent: &Path, housekeeping_cpus: usize) -> EngineSpec {
     let own_tls = run_dir.join("config/engine");
     EngineSpec::new(&EngineOptions {
@@ -266,7 +370,7 @@ fn engine_spec(run_dir: &Path, agent: &Path, housekeeping_cpus: usize) -> Engine
 }
 
 /// The one router of this node, wherever its requests come from.
-fn router(node: &Arc<Node>) -> Service {
+pub(crate) fn router(node: &Arc<Node>) -> Service {
     let parts = stillmetal_proxy::Parts {
         placement: Arc::clone(node.certifier()) as _,
         node_api: Arc::new(Http::new(Arc::clone(node))),
@@ -278,8 +382,8 @@ fn router(node: &Arc<Node>) -> Service {
 
 /// `None`: the node was given no certificate to serve with, and needs none, because it has a
 /// controller.
-async fn listen(
-    arguments: &ServeArguments,
+pub(crate) async fn listen(
+    address: SocketAddr,
     run_dir: &Path,
     router: &Service,
     has_controller: bool,
@@ -298,32 +402,12 @@ async fn listen(
     };
     let tls = pki::server_config(&read("ca.pem")?, &read("node.pem")?, &read("node.key")?)
         .context("use the node's certificate")?;
-    Ok(Some(router.listen(arguments.listen, tls).await?))
+    Ok(Some(router.listen(address, tls).await?))
 }
 
-/// Quiets the CPUs and tells console and API what came of it; returns what was planned.
-async fn tune(
-    node: &Arc<Node>,
-    tree: &Arc<dyn Tree>,
-    boot: &BootConfig,
-) -> anyhow::Result<(Plan, Option<LatencyHold>)> {
-    let options = stillmetal_tune::Options {
-        smt: match boot.smt {
-            Smt::Off => stillmetal_tune::Smt::Off,
-            Smt::Keep => stillmetal_tune::Smt::Keep,
-        },
-        latency: stillmetal_tune::Latency::Hold,
-    };
-    let work = {
-        let tree = Arc::clone(tree);
-        tokio::task::spawn_blocking(move || {
-            let topology = stillmetal_tune::topology::read(&*tree);
-            let plan = stillmetal_tune::plan(&topology, &options);
-            let applied = stillmetal_tune::apply(&plan, &*tree);
-            (plan, applied)
-        })
-    };
-    let (plan, Applied { report, hold }) = work.await.context("tuning died")?;
+/// Tells console and API what came of tuning.
+pub(crate) fn tell_tuning(node: &Arc<Node>, applied: Applied) -> Option<LatencyHold> {
+    let Applied { report, hold } = applied;
     let sets = report.cpus.clone();
     node.set_report(report);
     match &node.status().state {
@@ -333,7 +417,7 @@ async fn tune(
         )),
         api::report::NodeState::Unfit { reason } => marker(&format!("node unfit: {reason}")),
     }
-    Ok((plan, hold))
+    hold
 }
 
 /// The report on the console, for whoever stands before the machine; once, and only when the engine
@@ -353,7 +437,7 @@ async fn show_report(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-async fn watch_engine(node: Arc<Node>, stop: CancellationToken) {
+pub(crate) async fn watch_engine(node: Arc<Node>, stop: CancellationToken) {
     let mut states = node.engine().watch();
     loop {
         let ready = matches!(*states.borrow_and_update(), EngineState::Ready { .. });
@@ -371,7 +455,11 @@ async fn watch_engine(node: Arc<Node>, stop: CancellationToken) {
 }
 
 /// Frees CPUs soon after their container ended, and looks whether they stayed as they were tuned.
-async fn watch_containers(node: Arc<Node>, plan: Arc<OnceLock<Plan>>, stop: CancellationToken) {
+pub(crate) async fn watch_containers(
+    node: Arc<Node>,
+    plan: Arc<OnceLock<Plan>>,
+    stop: CancellationToken,
+) {
     let ended = tokio::sync::Notify::new();
     let settle = async {
         loop {
@@ -393,7 +481,7 @@ async fn watch_containers(node: Arc<Node>, plan: Arc<OnceLock<Plan>>, stop: Canc
 }
 
 /// Moves threads apart that share a CPU of their claim.
-async fn spread_threads(node: Arc<Node>, tree: Arc<dyn Tree>, stop: CancellationToken) {
+pub(crate) async fn spread_threads(node: Arc<Node>, tree: Arc<dyn Tree>, stop: CancellationToken) {
     let mut spreader = Spreader::default();
     let mut period = tokio::time::interval(SPREAD_PERIOD);
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -418,7 +506,11 @@ async fn spread_threads(node: Arc<Node>, tree: Arc<dyn Tree>, stop: Cancellation
 }
 
 /// Moves interrupts that appear later; what refuses to move goes into the report.
-async fn steer_interrupts(node: Arc<Node>, tree: Arc<dyn Tree>, stop: CancellationToken) {
+pub(crate) async fn steer_interrupts(
+    node: Arc<Node>,
+    tree: Arc<dyn Tree>,
+    stop: CancellationToken,
+) {
     let Some(report) = node.status().tuning else {
         return;
     };
@@ -470,7 +562,7 @@ pub(crate) fn stop_on_sigterm() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-fn pin_to(cpus: &CpuSet) -> nix::Result<()> {
+pub(crate) fn pin_to(cpus: &CpuSet) -> nix::Result<()> {
     let mut set = nix::sched::CpuSet::new();
     for cpu in cpus.iter() {
         set.set(cpu as usize)?;

@@ -159,6 +159,13 @@ fn show(node: &NodeView) -> String {
         ("jobs", Some(jobs.join(" ")).filter(|jobs| !jobs.is_empty())),
         ("for jobs", domains.filter(|text| !text.is_empty())),
         ("isolated", facts.map(|it| yes_no(it.isolated))),
+        ("unproven", facts.and_then(|it| it.unproven.clone())),
+        (
+            "lacks",
+            facts
+                .map(|it| it.lacks.join("\n"))
+                .filter(|text| !text.is_empty()),
+        ),
         (
             "tick",
             facts.and_then(|it| it.tick).map(|tick| tick.to_string()),

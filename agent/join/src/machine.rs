@@ -69,6 +69,27 @@ pub fn read(tree: &dyn Tree, state_dir: &Path) -> Result<MachineHints, MachineEr
     })
 }
 
+/// A name for the agent itself, drawn once and kept in `state_dir`.
+///
+/// # Errors
+/// When it can be neither read nor kept.
+pub fn own(state_dir: &Path) -> Result<String, MachineError> {
+    generated(state_dir)
+}
+
+/// One of several agents on one machine: told apart by an identity of its own, since the hardware is that
+/// of all of them.
+#[must_use]
+pub fn instance(tree: &dyn Tree, name: &str, uuid: &str) -> MachineHints {
+    let boot_id = tree.read(BOOT_ID).ok();
+    MachineHints {
+        hostname: name.to_owned(),
+        uuid: Some(uuid.to_ascii_lowercase()),
+        macs: BTreeSet::new(),
+        boot_id: boot_id.map(|id| id.trim().to_ascii_lowercase()),
+    }
+}
+
 /// Of hardware if there is any, else of what is neither loopback nor made of others.
 fn macs(tree: &dyn Tree) -> BTreeSet<String> {
     let names = tree.list(NET).unwrap_or_default();
@@ -252,6 +273,18 @@ mod tests {
             assert_eq!(machine.read().uuid.as_deref(), Some(&*drawn));
             assert_ne!(Machine::new().read().uuid, Some(drawn));
         }
+    }
+
+    #[test]
+    fn an_instance_is_not_its_machine() {
+        let machine = Machine::new();
+        machine.file(UUID, "4C4C4544-0051-3910-8053-B4C04F564433\n");
+        machine.card("eth0", 2, "52:54:00:12:34:56", "1");
+        let own = "6f1b9a52-2f0c-4a3e-9d38-6d3bb0a8fd10";
+        let hints = instance(&RealTree::new(machine.root.path()), "node1", own);
+        assert_eq!(hints.uuid.as_deref(), Some(own));
+        assert_eq!((hints.hostname.as_str(), hints.macs.len()), ("node1", 0));
+        assert_eq!(hints.boot_id, machine.read().boot_id);
     }
 
     proptest! {

@@ -23,12 +23,11 @@ pub fn facts(status: &NodeStatus, tree: &dyn Tree) -> NodeFacts {
     let isolated = report
         .map(|report| report.cpus.isolated.clone())
         .unwrap_or_default();
+    let host = status.host.clone().unwrap_or_default();
     let unfit = match &status.state {
-        NodeState::Fit if !status.engine.ready => Some(format!(
-            "the container engine is not ready: {}",
-            status.engine.detail
-        )),
-        NodeState::Fit => None,
+        // it is so for good, and jobs may accept it
+        NodeState::Unfit { .. } if host.unproven.is_some() && report.is_some() => not_ready(status),
+        NodeState::Fit => not_ready(status),
         NodeState::Unfit { reason } => Some(reason.clone()),
     };
     let mut labels = BTreeMap::from([("arch".to_owned(), std::env::consts::ARCH.to_owned())]);
@@ -46,13 +45,26 @@ pub fn facts(status: &NodeStatus, tree: &dyn Tree) -> NodeFacts {
         class: class(tree),
         labels,
         domains: report
-            .map(|report| domains(report, status, tree))
+            .map(|report| match &host.unproven {
+                None => domains(&report.cpus.isolated, report, status, tree),
+                Some(_) => domains(&host.cpus, report, status, tree),
+            })
             .unwrap_or_default(),
         devices: devices(tree),
-        tick: report.and_then(|report| tick(report, &isolated)),
-        isolated: !isolated.is_empty(),
+        // of a host whose CPUs are nobody's a job cannot ask for more
+        tick: report
+            .filter(|_| host.unproven.is_none())
+            .and_then(|report| tick(report, &isolated)),
+        isolated: !isolated.is_empty() && host.unproven.is_none(),
         share: false,
+        unproven: host.unproven,
+        lacks: host.lacks,
     }
+}
+
+fn not_ready(status: &NodeStatus) -> Option<String> {
+    let engine = &status.engine;
+    (!engine.ready).then(|| format!("the container engine is not ready: {}", engine.detail))
 }
 
 /// Machines with the same processor and the same number of CPUs are of one kind.
@@ -71,11 +83,11 @@ fn class(tree: &dyn Tree) -> String {
         .unwrap_or_default()
 }
 
-/// Isolated CPUs and what memory is near them, by NUMA node.
-fn domains(report: &Report, status: &NodeStatus, tree: &dyn Tree) -> Vec<Domain> {
+/// CPUs for jobs and what memory is near them, by NUMA node.
+fn domains(given: &CpuSet, report: &Report, status: &NodeStatus, tree: &dyn Tree) -> Vec<Domain> {
     let nodes = report.cpus.numa_nodes.iter();
     let near = nodes.filter_map(|(number, cpus)| {
-        let cpus = cpus.intersection(&report.cpus.isolated);
+        let cpus = cpus.intersection(given);
         (!cpus.is_empty()).then(|| Domain {
             cpus,
             memory_bytes: memory(*number, tree)
@@ -83,7 +95,15 @@ fn domains(report: &Report, status: &NodeStatus, tree: &dyn Tree) -> Vec<Domain>
                 .unwrap_or_default(),
         })
     });
-    near.collect()
+    let mut all: Vec<Domain> = near.collect();
+    // a kernel that tells no memory nodes has one
+    if all.is_empty() && !given.is_empty() {
+        all.push(Domain {
+            cpus: given.clone(),
+            memory_bytes: status.memory.total_bytes.unwrap_or_default(),
+        });
+    }
+    all
 }
 
 /// `Node 0 MemTotal:  984020 kB`.
@@ -164,6 +184,7 @@ mod tests {
                 ready,
                 detail: "starting".into(),
             },
+            host: None,
             tuning: Some(report),
             claims: Vec::new(),
         }

@@ -171,7 +171,7 @@ impl Http {
             (&Method::POST, ["power"]) => {
                 admin_only(role, "power the node off or reboot it")?;
                 let wanted: PowerRequest = body(request).await?;
-                crate::power::ask_init(wanted.action)?;
+                self.node.power().ask(wanted.action).await?;
                 json(StatusCode::ACCEPTED, &wanted)
             }
             (_, ["health" | "node" | "manifest" | "counters" | "certificates"]) => {

@@ -17,9 +17,10 @@ mod process;
 pub mod runs;
 pub mod selftest;
 pub mod status;
+pub mod unproven;
 
 pub use http::Http;
-pub use node::{Node, Parts, SharedReport, since_boot};
+pub use node::{Host, Node, Parts, SharedReport, since_boot};
 pub use process::Processes;
 
 /// An error and its causes in one line, for logs and answers.

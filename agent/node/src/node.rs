@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::counters::TaskCounters;
-use api::node::{ClaimStatus, CountersSnapshot, EngineStatus, Memory, NodeStatus};
+use api::node::{ClaimStatus, CountersSnapshot, EngineStatus, HostStatus, Memory, NodeStatus};
 use api::report::{Drift, Knob, NodeState, Report, Status};
 use cpulist::CpuSet;
 use host::Tree;
@@ -20,9 +20,11 @@ use crate::engine::client::EngineClient;
 use crate::engine::{Engine, EngineState};
 use crate::placement::Placer;
 use crate::placement::ledger::{Hold, Pool};
+use crate::power::Power;
 use crate::process::Processes;
 use crate::runs::Runs;
 use crate::selftest::SelfTester;
+use crate::unproven::Unproven;
 
 /// Where the image keeps its bill of materials.
 const MANIFEST: &str = "/usr/share/stillmetal/manifest.json";
@@ -51,6 +53,18 @@ pub struct Parts {
     pub report: SharedReport,
     /// Why the engine is not started, when there is too little memory for it.
     pub memory_low: Option<String>,
+    /// Of an agent on an ordinary host; `None`: this is the appliance.
+    pub host: Option<Host>,
+}
+
+/// What an agent knows of the host that it is on.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// By which it is known, instead of the kernel's name for the machine.
+    pub name: Option<String>,
+    /// What the agent cannot do there, each with the reason.
+    pub lacks: Vec<String>,
+    pub power: Power,
 }
 
 impl std::fmt::Debug for Parts {
@@ -89,18 +103,35 @@ impl Node {
     /// Takes over what tuning found: from here on pinned work can be judged.
     pub fn set_report(&self, report: Report) {
         let unfit = self.unfit_reason(&report);
-        self.parts.placer.set_facts(
-            NodeFacts {
-                isolated: report.cpus.isolated.clone(),
-                housekeeping: report.cpus.housekeeping.clone(),
-                unfit,
-            },
-            Pool {
-                isolated: report.cpus.isolated.clone(),
-                boot_isolated: report.cpus.boot_isolated.clone(),
-                nodes: report.cpus.numa_nodes.clone(),
-            },
-        );
+        let cpus = &report.cpus;
+        let (facts, pool) = match self.parts.certifier.unproven() {
+            None => (
+                NodeFacts {
+                    isolated: cpus.isolated.clone(),
+                    housekeeping: cpus.housekeeping.clone(),
+                    unfit,
+                },
+                Pool {
+                    isolated: cpus.isolated.clone(),
+                    boot_isolated: cpus.boot_isolated.clone(),
+                    nodes: cpus.numa_nodes.clone(),
+                },
+            ),
+            // no CPU is promised to anybody; jobs are kept apart from each other all the same
+            Some(host) => (
+                NodeFacts {
+                    isolated: CpuSet::new(),
+                    housekeeping: cpus.online.clone(),
+                    unfit,
+                },
+                Pool {
+                    isolated: host.cpus().clone(),
+                    boot_isolated: CpuSet::new(),
+                    nodes: cpus.numa_nodes.clone(),
+                },
+            ),
+        };
+        self.parts.placer.set_facts(facts, pool);
         *self
             .parts
             .report
@@ -179,6 +210,25 @@ impl Node {
         &self.parts.engine
     }
 
+    pub(crate) fn power(&self) -> Power {
+        self.parts
+            .host
+            .as_ref()
+            .map_or(Power::Init, |host| host.power)
+    }
+
+    fn host(&self) -> Option<HostStatus> {
+        let host = self.parts.host.as_ref()?;
+        let unproven = self.parts.certifier.unproven();
+        let mut lacks = host.lacks.clone();
+        lacks.extend(unproven.and_then(Unproven::unpinned));
+        Some(HostStatus {
+            unproven: unproven.map(|unproven| unproven.why().to_owned()),
+            cpus: unproven.map(|it| it.cpus().clone()).unwrap_or_default(),
+            lacks,
+        })
+    }
+
     #[must_use]
     pub fn client(&self) -> &EngineClient {
         &self.parts.client
@@ -203,10 +253,13 @@ impl Node {
                 None => NodeState::Fit,
             },
         };
+        let own_name = self.parts.host.as_ref().and_then(|host| host.name.clone());
         NodeStatus {
             schema: "stillmetal-node/1".into(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
-            hostname: line("/proc/sys/kernel/hostname").unwrap_or_default(),
+            hostname: own_name
+                .or_else(|| line("/proc/sys/kernel/hostname"))
+                .unwrap_or_default(),
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             uptime_seconds: since_boot().as_secs(),
             kernel: line("/proc/sys/kernel/osrelease"),
@@ -215,6 +268,7 @@ impl Node {
             state,
             memory: self.memory(),
             engine: self.engine_status(),
+            host: self.host(),
             tuning: report,
             claims: self.claims(),
         }
@@ -269,10 +323,13 @@ impl Node {
         })
     }
 
+    /// Why pinned work is refused.
     fn unfit_reason(&self, report: &Report) -> Option<String> {
+        let unproven = self.parts.certifier.unproven();
         self.parts
             .memory_low
             .clone()
+            .or_else(|| unproven.map(|unproven| unproven.why().to_owned()))
             .or_else(|| report.unfit().map(str::to_owned))
     }
 
@@ -307,6 +364,7 @@ impl Node {
     }
 
     fn claims(&self) -> Vec<ClaimStatus> {
+        let unproven = self.parts.certifier.unproven();
         let claims = self.parts.placer.claims().into_iter();
         claims
             .map(|(token, claim)| ClaimStatus {
@@ -317,7 +375,9 @@ impl Node {
                     Hold::Stopped => "stopped",
                 }
                 .into(),
-                cgroup: Some(format!("/{}", cgroups::partition_name(&token))),
+                cgroup: unproven
+                    .is_none()
+                    .then(|| format!("/{}", cgroups::partition_name(&token))),
                 cpus: claim.cpus,
                 mems: claim.mems,
             })

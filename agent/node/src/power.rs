@@ -1,4 +1,5 @@
-//! Power: the agent asks PID 1, which stops everything in order.
+//! Power: on the appliance the agent asks PID 1, which stops everything in order; on a host it is the
+//! host's, unless its configuration allows it to the agent.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,11 +21,63 @@ pub enum PowerAction {
     Reboot,
 }
 
+/// Who switches the power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Power {
+    /// Our own PID 1.
+    #[default]
+    Init,
+    /// Nobody on our behalf: other work than ours runs here.
+    Host,
+    /// The host's service manager: its configuration says that we may.
+    Systemd,
+}
+
+impl Power {
+    /// Has it switched.
+    ///
+    /// # Errors
+    /// 409 where it is not ours to switch, 500 when it cannot be.
+    pub(crate) async fn ask(self, action: PowerAction) -> Result<(), Denial> {
+        match self {
+            Self::Init => ask_init(action),
+            Self::Host => Err(Denial {
+                status: 409,
+                message:
+                    "this node is an ordinary host: its power is not the agent's to switch; do it \
+                          there, or start the agent with --allow-power"
+                        .into(),
+            }),
+            Self::Systemd => ask_systemd(action).await,
+        }
+    }
+}
+
+async fn ask_systemd(action: PowerAction) -> Result<(), Denial> {
+    let verb = match action {
+        PowerAction::Poweroff => "poweroff",
+        PowerAction::Reboot => "reboot",
+    };
+    let failed = |why: String| Denial {
+        status: 500,
+        message: format!("systemctl {verb}: {why}"),
+    };
+    let asked = tokio::process::Command::new("systemctl")
+        .args(["--no-block", "--no-ask-password", verb])
+        .output();
+    let output = asked.await.map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!("{}: {}", output.status, said.trim())))
+}
+
 /// Signals PID 1, if that is ours.
 ///
 /// # Errors
 /// 409 on a host whose PID 1 is not Stillmetal's: its power is not ours to switch.
-pub fn ask_init(action: PowerAction) -> Result<(), Denial> {
+fn ask_init(action: PowerAction) -> Result<(), Denial> {
     if nix::unistd::getppid() != Pid::from_raw(1) || !init_is_ours() {
         return Err(Denial {
             status: 409,
@@ -45,5 +98,30 @@ fn init_is_ours() -> bool {
     match (std::fs::read_link("/proc/1/exe"), std::env::current_exe()) {
         (Ok(init), Ok(agent)) => init == agent,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_power_of_a_host_is_refused_with_the_way_to_allow_it() {
+        let denial = Power::Host.ask(PowerAction::Reboot).await.unwrap_err();
+        assert_eq!(denial.status, 409);
+        assert!(
+            denial.message.contains("--allow-power"),
+            "{}",
+            denial.message
+        );
+        // nor is that of whoever runs this test, which is no appliance
+        assert_eq!(
+            Power::Init
+                .ask(PowerAction::Reboot)
+                .await
+                .unwrap_err()
+                .status,
+            409
+        );
     }
 }

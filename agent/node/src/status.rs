@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use api::node::NodeStatus;
+use api::node::{HostStatus, NodeStatus};
 use api::report::NodeState;
 
 /// A few lines of facts, then tuning's own table.
@@ -41,6 +41,9 @@ pub fn render(status: &NodeStatus) -> String {
             format_args!("{:<8} virtual machine: timings mean nothing here", "note"),
         );
     }
+    for (name, text) in status.host.iter().flat_map(host) {
+        push(&mut out, format_args!("{name:<8} {text}"));
+    }
     for claim in &status.claims {
         push(
             &mut out,
@@ -55,6 +58,17 @@ pub fn render(status: &NodeStatus) -> String {
         out.push_str(&stillmetal_tune::text::report(report));
     }
     out
+}
+
+/// What an ordinary host cannot do.
+fn host(host: &HostStatus) -> Vec<(&'static str, String)> {
+    let unproven = host.unproven.iter().map(|why| {
+        let cpus = &host.cpus;
+        let text = format!("{why}; takes jobs that accept that, on CPUs {cpus}");
+        ("unproven", text)
+    });
+    let lacks = host.lacks.iter().map(|lack| ("lacks", lack.clone()));
+    unproven.chain(lacks).collect()
 }
 
 fn push(out: &mut String, line: std::fmt::Arguments<'_>) {

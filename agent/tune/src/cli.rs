@@ -9,10 +9,9 @@ use serde::Serialize;
 
 use api::report::{Need, Status};
 
+use crate::kept::{self, Undone};
 use crate::plan::{Latency, Options, Smt, plan};
-use crate::restore::restore;
-use crate::state::{self, Alone, Loaded, State};
-use crate::{apply, text, topology};
+use crate::{state, text, topology};
 
 /// Quiets this machine's CPUs and prints what became of every knob.
 ///
@@ -77,17 +76,13 @@ pub fn run_tune(args: &TuneArgs, out: &mut dyn Write) -> Result<ExitCode, Error>
 /// # Errors
 /// As [`run_tune`].
 pub fn tune(args: &TuneArgs, tree: &dyn Tree, out: &mut dyn Write) -> Result<ExitCode, Error> {
-    let lock = || Alone::lock(&args.place.state);
-    let _alone = (!args.dry_run).then(lock).transpose()?;
     let smt = if args.keep_smt { Smt::Keep } else { Smt::Off };
-    let plan = plan(
-        &topology::read(tree),
-        &Options {
-            smt,
-            latency: Latency::Skip,
-        },
-    );
+    let options = Options {
+        smt,
+        latency: Latency::Skip,
+    };
     if args.dry_run {
+        let plan = plan(&topology::read(tree), &options);
         if args.json {
             let steps: Vec<PlannedStep> = plan.steps.iter().map(PlannedStep::of).collect();
             json(out, &steps)?;
@@ -96,17 +91,8 @@ pub fn tune(args: &TuneArgs, tree: &dyn Tree, out: &mut dyn Write) -> Result<Exi
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let found = State::of(&plan, tree);
-    let keep = match State::load(&args.place.state, tree)? {
-        Loaded::Current(mut first) => {
-            first.extend(found);
-            first
-        }
-        Loaded::None | Loaded::Stale => found,
-    };
-    // Before the first change, so that a crash half way can be undone.
-    keep.store(&args.place.state)?;
-    let report = apply(&plan, tree).report;
+    let (_plan, applied) = kept::tune(&args.place.state, &options, tree)?;
+    let report = applied.report;
     if args.json {
         json(out, &report)?;
     } else {
@@ -158,17 +144,12 @@ pub fn run_restore(args: &RestoreArgs, out: &mut dyn Write) -> Result<ExitCode, 
 /// # Errors
 /// As [`run_restore`].
 pub fn undo(args: &RestoreArgs, tree: &dyn Tree, out: &mut dyn Write) -> Result<ExitCode, Error> {
-    let path = &args.place.state;
-    let _alone = Alone::lock(path)?;
-    let mut state = match State::load(path, tree)? {
-        Loaded::Current(state) => state,
+    let result = match kept::undo(&args.place.state, tree)? {
+        Undone::Restored(result) => result,
         nothing => {
-            if nothing == Loaded::Stale {
-                state::remove(path)?;
-            }
             if args.json {
                 json(out, &crate::restore::Restored::default())?;
-            } else if nothing == Loaded::Stale {
+            } else if nothing == Undone::Stale {
                 print(
                     out,
                     "nothing to restore: the machine was rebooted since it was tuned\n",
@@ -179,24 +160,16 @@ pub fn undo(args: &RestoreArgs, tree: &dyn Tree, out: &mut dyn Write) -> Result<
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let result = restore(&state, tree);
     if args.json {
         json(out, &result)?;
     } else {
         print(out, &text::restored(&result))?;
     }
-    if result.failed.is_empty() {
-        state::remove(path)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    // The old values are known nowhere else: a second attempt needs them.
-    state.saved = result
-        .failed
-        .into_iter()
-        .map(|leftover| leftover.saved)
-        .collect();
-    state.store(path)?;
-    Ok(ExitCode::FAILURE)
+    Ok(if result.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {

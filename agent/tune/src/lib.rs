@@ -14,6 +14,7 @@ pub mod apply;
 pub mod cell;
 pub mod cli;
 pub mod irqs;
+pub mod kept;
 pub mod plan;
 pub mod restore;
 pub mod state;

@@ -25,6 +25,7 @@ Examples:
   still run --cpus 2 --repeat 10 --warmup 1 --timeout 5m mybench:1 --size 1000
   still run --node node1 --command /usr/bin/stress-ng --cpu 1 --cpu-ops 1000
   still run --metric 'rate:req/s:higher=Requests/sec: *([0-9.]+)' --artifact /tmp/out mybench:1
+  still run --unproven --cpus 1 busybox true          also on a host that isolates no CPU: nothing is proven
   still run --queue night --detach mybench:1          prints the job's number and returns"
 )]
 pub(crate) struct RunArguments {
@@ -75,9 +76,9 @@ pub(crate) struct JobArguments {
     /// Other jobs may run on its nodes at the same time, if they allow it too.
     #[arg(long, help_heading = "Where")]
     share: bool,
-    /// Take CPUs that are not isolated as well. Then nothing can be proven.
-    #[arg(long, help_heading = "Where")]
-    unisolated: bool,
+    /// Take nodes whose CPUs are not isolated as well. There nothing can be proven: the verdict is unproven.
+    #[arg(long, alias = "unisolated", help_heading = "Where")]
+    unproven: bool,
 
     /// How many runs are to be quiet.
     #[arg(
@@ -203,7 +204,7 @@ impl JobArguments {
                 labels: pairs(&self.labels),
                 devices: self.devices.clone(),
                 share: self.share,
-                unisolated: self.unisolated,
+                unisolated: self.unproven,
             },
             measure: Measure {
                 repetitions: self.repeat,
@@ -260,7 +261,7 @@ mod tests {
     fn everything_given() {
         let given = parse(
             "--node n* --queue night --cpus 2 --memory 512M --label rack=7 --node-class x* \
-             --device /dev/nvme* --nodes 3 --share --unisolated --repeat 5 --warmup 1 --attempts 2 \
+             --device /dev/nvme* --nodes 3 --share --unproven --repeat 5 --warmup 1 --attempts 2 \
              --class io --canary 0 --tick tick --fixed-addresses --nice -5 --trace --timeout 90s \
              --total-timeout 2h --output-timeout 5m --queue-timeout 1d --tries 1 --env A=b=c -e D= \
              --name x busybox sh -c true --cpus 9",

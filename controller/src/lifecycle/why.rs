@@ -42,6 +42,23 @@ impl Core {
                 "it needs {wanted} node(s) at once, and {matching} match what it asks for \
                  (name, class, labels, isolation, tick mode)"
             ),
+            Reason::NotIsolated {
+                wanted,
+                matching,
+                others,
+                ..
+            } => {
+                let others: Vec<String> = others
+                    .iter()
+                    .map(|name| self.unproven_words(name))
+                    .collect();
+                format!(
+                    "it needs {wanted} node(s) with isolated CPUs at once, and {matching} match; without \
+                     isolated CPUs, where nothing can be proven, there would be {}: a job that takes \
+                     those as well says so (`still run --unproven`, `place.unisolated`)",
+                    others.join(", ")
+                )
+            }
             Reason::NotReady {
                 wanted,
                 ready,
@@ -71,6 +88,16 @@ impl Core {
             }
             Reason::Booked { nodes } => format!("booked for others: {}", nodes.join(", ")),
             Reason::Behind { jobs } => format!("{jobs} job(s) come before it"),
+        }
+    }
+
+    /// A node without isolated CPUs, with the reason if it has told one.
+    fn unproven_words(&self, name: &str) -> String {
+        let mut facts = self.nodes.values().filter(|node| node.row.name == name);
+        let facts = facts.find_map(|node| node.row.facts.as_ref());
+        match facts.and_then(|facts| facts.unproven.as_ref()) {
+            Some(why) => format!("{name} ({why})"),
+            None => name.to_owned(),
         }
     }
 

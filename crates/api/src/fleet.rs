@@ -88,6 +88,12 @@ pub struct NodeFacts {
     pub tick: Option<TickMode>,
     /// Allows several benchmarks at once, if they do too.
     pub share: bool,
+    /// Why no run there can be proven quiet: jobs are taken, and each result says this. `None`: it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unproven: Option<String>,
+    /// What its agent cannot do there, each with the reason; on the appliance nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
 }
 
 /// CPUs and memory that are near each other.

@@ -27,9 +27,23 @@ pub struct NodeStatus {
     pub state: NodeState,
     pub memory: Memory,
     pub engine: EngineStatus,
+    /// On an ordinary host; `None`: this is the appliance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostStatus>,
     /// `None` until tuning has run.
     pub tuning: Option<Report>,
     pub claims: Vec<ClaimStatus>,
+}
+
+/// An agent that is one of many processes of an ordinary host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Why no run here can be proven quiet; `None`: it can.
+    pub unproven: Option<String>,
+    /// The CPUs that jobs are given although nothing can be proven of them.
+    pub cpus: CpuSet,
+    /// What the agent cannot do here, each with the reason.
+    pub lacks: Vec<String>,
 }
 
 /// Memory of the node, bytes; `None`: `/proc/meminfo` does not say.

@@ -130,12 +130,14 @@ impl Client {
             .and_then(|value| value.to_str().ok()?.parse().ok())
             .map(Duration::from_secs);
         let body = self.read(call, response).await?;
-        let (reached, error) = match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => {
+        let problem = serde_json::from_slice(&body).ok();
+        let problem = problem.or_else(|| node_says(status, &body));
+        let (reached, error) = match problem {
+            Some(problem) => {
                 let reached = Reached::of(&problem, wish.is_some());
                 (reached, Error::Problem(Box::new(problem)))
             }
-            Err(_) => {
+            None => {
                 let reached = match status {
                     StatusCode::BAD_GATEWAY
                     | StatusCode::SERVICE_UNAVAILABLE
@@ -328,7 +330,40 @@ impl Failure {
     }
 }
 
+/// A node's own API, behind the controller's, answers as an engine does: `{"message": …}`.
+fn node_says(status: StatusCode, body: &[u8]) -> Option<Problem> {
+    let said: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let detail = said.get("message")?.as_str()?.to_owned();
+    // one that is away is asked again
+    status.is_client_error().then(|| Problem {
+        kind: "stillmetal:node-refused".into(),
+        title: "the node refuses".into(),
+        status: status.as_u16(),
+        detail,
+        instance: None,
+        next: None,
+    })
+}
+
 fn quote(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(QUOTE)]);
     text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_refuses_is_told_in_its_own_words() {
+        let body = br#"{"message":"its power is not ours"}"#;
+        let problem = node_says(StatusCode::CONFLICT, body).unwrap();
+        assert_eq!(
+            (problem.status, &*problem.detail),
+            (409, "its power is not ours")
+        );
+        assert_eq!(node_says(StatusCode::BAD_GATEWAY, body), None);
+        assert_eq!(node_says(StatusCode::CONFLICT, b"{}"), None);
+        assert_eq!(node_says(StatusCode::CONFLICT, b"<html>"), None);
+    }
 }

@@ -9,6 +9,7 @@ use crate::booking::Booking;
 use crate::catalogue::{Catalogue, ready};
 use crate::holds::{Promises, Search};
 use crate::node::Health;
+use crate::request::Selector;
 use crate::scheduler::{JobId, Phase, Scheduler, Unknown};
 
 /// Why a job has not started, and when it could.
@@ -35,6 +36,13 @@ pub enum Reason {
         part: usize,
         wanted: u32,
         matching: usize,
+    },
+    /// Enough nodes would match if their CPUs were isolated.
+    NotIsolated {
+        part: usize,
+        wanted: u32,
+        matching: usize,
+        others: Vec<String>,
     },
     /// Enough nodes match, but only `ready` of them take work.
     NotReady {
@@ -151,6 +159,20 @@ impl Scheduler {
         })
     }
 
+    /// Nodes that would do but for their CPUs, which are not isolated.
+    fn not_isolated(&self, selector: &Selector) -> Vec<String> {
+        if !selector.isolated {
+            return Vec::new();
+        }
+        let any = Selector {
+            isolated: false,
+            ..selector.clone()
+        };
+        let others = self.nodes.iter().filter(|node| !node.isolated);
+        let others = others.filter(|node| any.matches(node));
+        others.map(|node| node.name.clone()).collect()
+    }
+
     /// Nodes that there are too few of, whatever runs.
     fn lacking(&self, id: JobId) -> Vec<Reason> {
         let parts = self.jobs.get(&id).map(|job| &job.request.parts);
@@ -163,6 +185,15 @@ impl Scheduler {
                 let wanted = wish.count;
                 if !enough(matching.len()) {
                     let matching = matching.len();
+                    let others = self.not_isolated(&wish.selector);
+                    if enough(matching + others.len()) {
+                        return Some(Reason::NotIsolated {
+                            part,
+                            wanted,
+                            matching,
+                            others,
+                        });
+                    }
                     return Some(Reason::NoSuchNodes {
                         part,
                         wanted,

@@ -28,6 +28,7 @@ mod settings;
 mod sources;
 mod store;
 mod tracer;
+mod unproven;
 pub(crate) mod witness;
 
 use std::collections::HashMap;
@@ -58,6 +59,7 @@ use crate::SharedReport;
 use crate::engine::client::EngineClient;
 use crate::placement::Placer;
 use crate::placement::ledger::Token;
+use crate::unproven::Unproven;
 use desk::Desk;
 use run::Run;
 use seal::Sealer;
@@ -84,6 +86,10 @@ pub struct Parts {
     pub report: SharedReport,
     /// What tuning set, once it has finished.
     pub plan: Arc<OnceLock<Plan>>,
+    /// Nothing can be proven on this host; `None`: it can.
+    pub unproven: Option<Arc<Unproven>>,
+    /// Where the identity is that the node got from its controller.
+    pub join_dir: PathBuf,
 }
 
 impl std::fmt::Debug for Parts {
@@ -160,6 +166,12 @@ impl Certifier {
         }
     }
 
+    /// What there is instead, where no run can be proven.
+    #[must_use]
+    pub fn unproven(&self) -> Option<&Unproven> {
+        self.parts.unproven.as_deref()
+    }
+
     /// Where the verdicts are told.
     #[must_use]
     pub fn events(&self) -> &EventLog {
@@ -214,6 +226,9 @@ impl Certifier {
 
     /// Whether the program of a container whose run is under way has been let go.
     pub(crate) fn has_begun(&self, token: &Token) -> bool {
+        if self.parts.unproven.is_some() {
+            return true; // there is no gate: a started container's program runs
+        }
         run::begun_ns(&Desk::at(&self.parts.run_dir, token)).is_some()
     }
 
@@ -400,7 +415,7 @@ fn lock<T>(map: &Mutex<HashMap<String, T>>) -> MutexGuard<'_, HashMap<String, T>
 /// Whether it lies in the store.
 fn keep(parts: &Parts, store: &Store, container: &str, certificate: &Certificate) -> bool {
     tracing::info!(container, verdict = %certificate.verdict, "run certified");
-    let text = match Sealer::new(&parts.run_dir).seal(certificate) {
+    let text = match Sealer::new(&parts.run_dir, &parts.join_dir).seal(certificate) {
         Ok(text) => text,
         Err(why) => {
             tracing::error!(container, %why, "the certificate could not be signed: not kept");
@@ -412,6 +427,10 @@ fn keep(parts: &Parts, store: &Store, container: &str, certificate: &Certificate
         tracing::error!(container, %error, "the certificate could not be kept");
     }
     saved.is_ok()
+}
+
+fn platform_of(tree: &dyn Tree, report: Option<&Report>) -> quiet::Platform {
+    run::platform(tree, report.map(|report| report.hypervisor))
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC_RAW, the clock of everything in a certificate: no NTP slewing.

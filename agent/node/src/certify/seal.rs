@@ -44,12 +44,14 @@ pub enum Broken {
 #[derive(Debug, Clone)]
 pub(crate) struct Sealer {
     config: PathBuf,
+    join: PathBuf,
 }
 
 impl Sealer {
-    pub(crate) fn new(run_dir: &Path) -> Self {
+    pub(crate) fn new(run_dir: &Path, join_dir: &Path) -> Self {
         Self {
             config: run_dir.join("config"),
+            join: join_dir.to_path_buf(),
         }
     }
 
@@ -70,7 +72,7 @@ impl Sealer {
             std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
         };
         let own = self.config.join("node.pem");
-        let joined = self.config.with_file_name("join").join("identity.json");
+        let joined = self.join.join("identity.json");
         if own.exists() || !joined.exists() {
             return Ok((read(&own)?, read(&self.config.join("node.key"))?));
         }

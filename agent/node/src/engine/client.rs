@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use bollard::Docker;
 use bollard::query_parameters::{
     EventsOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
-    StopContainerOptions, WaitContainerOptions,
+    ListImagesOptions, RemoveImageOptions, StopContainerOptions, WaitContainerOptions,
 };
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use crate::placement::containers::{Containers, ContainersError, Seen};
+use crate::runs::unproven;
 
 /// No question of ours takes longer on a live engine.
 const ANSWER_SECONDS: u64 = 30;
@@ -40,6 +41,16 @@ pub struct About {
     pub labels: BTreeMap<String, String>,
     /// The program and its arguments, entrypoint included.
     pub argv: Vec<String>,
+}
+
+/// What an engine that is not ours can do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// It can keep containers on CPUs.
+    pub cpusets: bool,
+    /// `systemd`, `cgroupfs` or `none`.
+    pub cgroup_driver: String,
+    pub runtimes: Vec<String>,
 }
 
 impl EngineClient {
@@ -147,6 +158,69 @@ impl EngineClient {
         Ok(all)
     }
 
+    /// What it can do.
+    ///
+    /// # Errors
+    /// [`ContainersError`].
+    pub async fn abilities(&self) -> Result<Abilities, ContainersError> {
+        let docker = self.connect().map_err(|error| engine("connect", error))?;
+        let found = docker.info().await;
+        let found = found.map_err(|error| engine("say what it can do", error))?;
+        let driver = found.cgroup_driver.map(|driver| driver.to_string());
+        Ok(Abilities {
+            cpusets: found.cpu_set == Some(true),
+            cgroup_driver: driver.unwrap_or_else(|| "not told".into()),
+            runtimes: found.runtimes.unwrap_or_default().into_keys().collect(),
+        })
+    }
+
+    /// Until the engine goes away. Nothing is asked meanwhile, so that nothing is disturbed.
+    pub(super) async fn until_gone(&self) {
+        let Ok(docker) = self.connect() else { return };
+        let filters = HashMap::from([("type".to_owned(), vec!["daemon".to_owned()])]);
+        let options = EventsOptions {
+            filters: Some(filters),
+            ..Default::default()
+        };
+        let mut events = Box::pin(docker.events(Some(options)));
+        while let Some(Ok(_event)) = events.next().await {}
+    }
+
+    /// Digests of all images.
+    ///
+    /// # Errors
+    /// [`ContainersError`].
+    pub async fn image_ids(&self) -> Result<Vec<String>, ContainersError> {
+        let docker = self.connect().map_err(|error| engine("connect", error))?;
+        let found = docker.list_images(None::<ListImagesOptions>).await;
+        let found = found.map_err(|error| engine("list images", error))?;
+        Ok(found.into_iter().map(|image| image.id).collect())
+    }
+
+    /// Takes an image away, unless somebody else uses it; that it is gone is as good.
+    ///
+    /// # Errors
+    /// [`ContainersError`].
+    pub async fn remove_image(&self, id: &str) -> Result<(), ContainersError> {
+        let docker = self.connect().map_err(|error| engine("connect", error))?;
+        let removed = docker.remove_image(id, None::<RemoveImageOptions>, None);
+        match removed.await {
+            Ok(_deleted) => Ok(()),
+            Err(bollard::errors::Error::DockerResponseServerError {
+                status_code: 404 | 409,
+                ..
+            }) => Ok(()),
+            Err(error) => Err(engine("remove an image", error)),
+        }
+    }
+
+    /// Whether the kernel killed a task of a container for want of memory; `None`: not told.
+    pub(crate) async fn oom_killed(&self, id: &str) -> Option<bool> {
+        let docker = self.connect().ok()?;
+        let found = docker.inspect_container(id, None::<InspectContainerOptions>);
+        found.await.ok()?.state?.oom_killed
+    }
+
     /// The exit code of a container, when it has ended; `None`: the engine does not know it.
     pub async fn exit_code(&self, id: &str) -> Option<i32> {
         let docker = self.connect().ok()?;
@@ -197,7 +271,10 @@ impl EngineClient {
             .await
             .map_err(|error| missing_or(id_or_name, "inspect a container", error))?;
         let state = found.state.unwrap_or_default();
+        let labels = found.config.and_then(|config| config.labels);
+        let claim = labels.and_then(|labels| unproven::token(labels.get(unproven::CLAIM)?));
         Ok(Seen {
+            claim,
             id: found.id.unwrap_or_default(),
             name: bare(found.name),
             cgroup_parent: found

@@ -11,7 +11,7 @@ pub(crate) mod output;
 mod process;
 mod spec;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use stillmetal_proxy::{EngineGate, EngineStatus, StoreSpace};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use client::{Abilities, EngineClient};
 use process::Process;
 pub use spec::{EngineOptions, EngineSpec, ServiceSpec};
 
@@ -75,6 +76,27 @@ impl Engine {
         (Self { state }, task)
     }
 
+    /// An engine that others start and stop: it is only waited for, and used. `abilities` is called
+    /// each time that it has come up.
+    #[must_use]
+    pub fn attach(
+        socket: PathBuf,
+        abilities: impl Fn(Abilities) + Send + Sync + 'static,
+        stop: CancellationToken,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (sender, state) = watch::channel(EngineState::Starting {
+            step: "the host's engine",
+            attempt: 1,
+        });
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = look_after(&socket, &abilities, &sender) => {}
+            }
+        });
+        (Self { state }, task)
+    }
+
     /// An engine that this node does not start, and why.
     #[must_use]
     pub fn off(why: String) -> Self {
@@ -116,6 +138,37 @@ impl EngineGate for Engine {
             free: stat.blocks_available() * stat.fragment_size(),
             total: stat.blocks() * stat.fragment_size(),
         })
+    }
+}
+
+/// For ever: waits for the engine, and then for its end.
+async fn look_after(
+    socket: &Path,
+    abilities: &(impl Fn(Abilities) + Send + Sync),
+    state: &watch::Sender<EngineState>,
+) {
+    let client = EngineClient::new(socket);
+    let mut attempt = 1;
+    loop {
+        match client.abilities().await {
+            Ok(able) => {
+                abilities(able);
+                state.send_replace(EngineState::Ready {
+                    socket: socket.to_owned(),
+                });
+                client.until_gone().await;
+                attempt = 1;
+                let why = format!("the engine at {} went away", socket.display());
+                state.send_replace(EngineState::Failed { why, attempt });
+            }
+            Err(error) => {
+                let error = crate::chain(&error);
+                let why = format!("no engine answers at {}: {error}", socket.display());
+                state.send_replace(EngineState::Failed { why, attempt });
+                attempt += 1;
+            }
+        }
+        tokio::time::sleep(pause(attempt)).await;
     }
 }
 
@@ -208,8 +261,6 @@ async fn stop_both(spec: &EngineSpec) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn service(name: &'static str, folder: &Path) -> ServiceSpec {

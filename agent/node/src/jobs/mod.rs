@@ -75,7 +75,15 @@ impl Jobs {
                 self.swept(&task, ENGINE).await.map_err(Refused::here)?;
                 image::run(&self.node, task, *wanted).await
             }
-            Wanted::Command(wanted) => command::run(&self.node, &task, *wanted).await,
+            Wanted::Command(wanted) => {
+                if let Some(host) = self.node.certifier().unproven() {
+                    return Err(Refused::here(format!(
+                        "this host's agent runs no programs of the host itself, only images: {}",
+                        host.why()
+                    )));
+                }
+                command::run(&self.node, &task, *wanted).await
+            }
         }
     }
 

@@ -208,6 +208,8 @@ mod tests {
             stop: stop.clone(),
             report: Arc::clone(&report),
             plan: Arc::new(OnceLock::new()),
+            unproven: None,
+            join_dir: folder.join("join"),
         };
         let selftest = SelfTester::new(measuring.clone());
         let certifier = Arc::new(Certifier::new(measuring));
@@ -224,6 +226,8 @@ mod tests {
             client: client.clone(),
             tasks,
             stop,
+            owner: None,
+            images_used: None,
         });
         Node::new(Parts {
             tree,
@@ -236,6 +240,7 @@ mod tests {
             selftest,
             report,
             memory_low: None,
+            host: None,
         })
     }
 

@@ -3,14 +3,27 @@
 
 use futures_util::future::BoxFuture;
 
+use super::ledger::Token;
+use crate::cgroups;
+
 /// What placement needs to know of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub id: String,
     pub name: String,
     pub cgroup_parent: String,
+    /// Its claim, where no cgroup is named after one.
+    pub claim: Option<Token>,
     /// Running, paused or about to be restarted by the engine itself.
     pub alive: bool,
+}
+
+impl Seen {
+    /// The claim that it was created with.
+    #[must_use]
+    pub fn token(&self) -> Option<Token> {
+        cgroups::token_of(&self.cgroup_parent).or_else(|| self.claim.clone())
+    }
 }
 
 /// The engine did not answer.

@@ -42,6 +42,8 @@ pub struct Placer {
     clock: fn() -> Duration,
     /// Names the next claim; a seam for tests.
     name: fn() -> Token,
+    /// Claims become cpuset partitions; if not, they are only kept account of.
+    partitions: bool,
 }
 
 /// What changes together.
@@ -98,7 +100,17 @@ impl Placer {
             engine,
             clock,
             name,
+            partitions: true,
         })
+    }
+
+    /// On a host where no CPU is set apart: claims are kept account of, and nothing else.
+    #[must_use]
+    pub fn without_partitions(self) -> Self {
+        Self {
+            partitions: false,
+            ..self
+        }
     }
 
     /// Sets what there is to hand out, once tuning knows it.
@@ -207,6 +219,26 @@ impl Placer {
         })
     }
 
+    /// CPUs for a container on a host where none is set apart, in place of an earlier claim.
+    ///
+    /// # Errors
+    /// A [`Denial`] that names the holder or the reason; `earlier` is gone all the same.
+    pub(crate) async fn claim_unproven(
+        &self,
+        wish: Wish,
+        name: &str,
+        earlier: Option<&Token>,
+    ) -> Result<(Token, CpuSet), Denial> {
+        let holder = Holder::Container {
+            id: None,
+            name: Some(name.to_owned()),
+        };
+        let opened = self.open_claim(wish, None, holder, Asked::default(), earlier);
+        let token = opened.await?;
+        let own = self.claims().into_iter().find(|(other, _)| *other == token);
+        Ok((token, own.map(|(_, claim)| claim.cpus).unwrap_or_default()))
+    }
+
     /// Whether no run is being measured, besides that of `token` if there is one.
     #[must_use]
     pub fn measures_only(&self, token: Option<&Token>) -> bool {
@@ -258,7 +290,7 @@ impl Placer {
     /// The claim that a container was created with, and the container's id.
     pub async fn claim_of(&self, id_or_name: &str) -> Option<(Token, String)> {
         let seen = self.engine.inspect(id_or_name).await.ok()?;
-        Some((cgroups::token_of(&seen.cgroup_parent)?, seen.id))
+        Some((seen.token()?, seen.id))
     }
 
     /// Claims as they are, for the node's report.
@@ -360,6 +392,9 @@ impl Placer {
         let Some(claim) = books.ledger.claims().get(token) else {
             return Err(denial(&Refusal::Unknown(token.0.clone())));
         };
+        if !self.partitions {
+            return Ok(claim.cpus.clone());
+        }
         let name = cgroups::partition_name(token);
         let made = if books.ledger.boot_isolated(&claim.cpus) {
             cgroups::make_member(&*self.tree, &name, &claim.cpus, &claim.mems)
@@ -381,6 +416,9 @@ impl Placer {
     }
 
     fn drop_partition(&self, token: &Token) {
+        if !self.partitions {
+            return;
+        }
         let name = cgroups::partition_name(token);
         if let Err(error) = cgroups::remove_partition(&*self.tree, &name) {
             tracing::warn!(%name, error = %crate::chain(&error), "partition stays for now");
@@ -493,7 +531,7 @@ impl Placement for Placer {
                     });
                 }
             };
-            let Some(token) = cgroups::token_of(&seen.cgroup_parent) else {
+            let Some(token) = seen.token() else {
                 return Ok(());
             };
             self.take_for_start(&token).await
@@ -506,7 +544,7 @@ impl Placement for Placer {
                 return;
             }
             if let Ok(seen) = self.engine.inspect(id_or_name).await
-                && let Some(token) = cgroups::token_of(&seen.cgroup_parent)
+                && let Some(token) = seen.token()
             {
                 self.books().change(&token, (self.clock)(), |ledger| {
                     ledger.set_hold(&token, ledger::Hold::Running);

@@ -63,7 +63,7 @@ impl Placer {
         };
         let by_token: BTreeMap<Token, Seen> = seen
             .into_iter()
-            .filter_map(|seen| Some((cgroups::token_of(&seen.cgroup_parent)?, seen)))
+            .filter_map(|seen| Some((seen.token()?, seen)))
             .collect();
         for id in self.settle(&by_token, asked_at) {
             tracing::error!(container = %id, "started by itself on CPUs that others hold: killed");
@@ -79,7 +79,8 @@ impl Placer {
         let mut intruders = Vec::new();
         let mut books = self.books();
         for (token, seen) in by_token {
-            if seen.alive && !books.ledger.claims().contains_key(token) {
+            // without partitions it is another agent's at the same engine
+            if self.partitions && seen.alive && !books.ledger.claims().contains_key(token) {
                 self.readopt_from_cgroup(&mut books, token, seen, now);
             }
         }
@@ -117,6 +118,9 @@ impl Placer {
                     self.drop_partition(&token);
                 }
             }
+        }
+        if !self.partitions {
+            return intruders;
         }
         for token in cgroups::partitions(&*self.tree) {
             if books

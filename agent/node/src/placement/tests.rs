@@ -23,6 +23,7 @@ impl FakeEngine {
             id: format!("{name}-id"),
             name: name.into(),
             cgroup_parent: cgroup_parent.into(),
+            claim: None,
             alive,
         };
         self.containers.lock().unwrap().insert(name.into(), seen);

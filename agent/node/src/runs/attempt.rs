@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::series::Next;
 use super::watcher::Watcher;
-use super::{Parts, Seat, metrics, resume};
+use super::{Parts, Seat, metrics, resume, unproven};
 use crate::certify::Found;
 use crate::engine::output::{CLOSE_DEADLINE, Tails, Written};
 use crate::placement::containers::ContainersError;
@@ -30,6 +30,8 @@ use crate::placement::ledger::Token;
 pub(super) const LABEL: &str = "stillmetal.run";
 /// Marks those among them that a controller's job has run; its value names the attempt.
 pub(super) const JOB: &str = "stillmetal.job";
+/// Those of one agent, where there may be several.
+pub(super) const OWNER: &str = "stillmetal.agent";
 /// What a run takes beside its canaries and its program, with everything that has a deadline of its
 /// own at that deadline.
 pub(super) const SLACK: Duration = Duration::from_secs(400);
@@ -68,6 +70,13 @@ pub(super) async fn make(
     seat: &Seat,
     earlier: Option<&Made>,
 ) -> Result<Made, Denial> {
+    if let Some(host) = parts.certifier.unproven() {
+        let names = (series, number);
+        let made = unproven::make(
+            parts, host, role, names, request, image, next, seat, earlier,
+        );
+        return made.await;
+    }
     let body = body(request, image, next, seat).to_string();
     let facts = parts.certifier.facts();
     let checked = check_body(role, &Endpoint::ContainerCreate, &facts, body.as_bytes())?;
@@ -87,22 +96,12 @@ pub(super) async fn make(
     if let Some(runtime) = claimed.runtime {
         set_runtime(&mut body, runtime);
     }
-    body["Labels"][LABEL] = series.into();
-    if let Some(job) = &seat.job {
-        body["Labels"][JOB] = job.as_str().into();
-    }
-    let made = match serde_json::from_value(body) {
-        Ok(body) => parts.client.create(&name, body).await,
-        Err(error) => Err(ContainersError::Engine {
-            action: "create a container",
-            source: Box::new(error),
-        }),
-    };
-    let container = match made {
+    mark(&mut body, parts, series, seat);
+    let container = match create(parts, &name, body).await {
         Ok(container) => container,
-        Err(error) => {
+        Err(denial) => {
             parts.certifier.abandoned(&claimed.token).await;
-            return Err(engine_denial(&error));
+            return Err(denial);
         }
     };
     parts.certifier.created(&claimed.token, &container).await;
@@ -115,6 +114,30 @@ pub(super) async fn make(
         token,
         next,
     })
+}
+
+/// Labels that no user's container may carry.
+pub(super) fn mark(body: &mut Value, parts: &Parts, series: &str, seat: &Seat) {
+    let labels = &mut body["Labels"];
+    labels[LABEL] = series.into();
+    if let Some(job) = &seat.job {
+        labels[JOB] = job.as_str().into();
+    }
+    if let Some(owner) = &parts.owner {
+        labels[OWNER] = owner.as_str().into();
+    }
+}
+
+/// Makes a container of a body that policy has checked.
+pub(super) async fn create(parts: &Parts, name: &str, body: Value) -> Result<String, Denial> {
+    let made = match serde_json::from_value(body) {
+        Ok(body) => parts.client.create(name, body).await,
+        Err(error) => Err(ContainersError::Engine {
+            action: "create a container",
+            source: Box::new(error),
+        }),
+    };
+    made.map_err(|error| engine_denial(&error))
 }
 
 /// Starts the container and waits for its certificate. The claim is kept afterwards, until it is let
@@ -142,6 +165,10 @@ pub(super) async fn measure(
     let started = parts.client.start(id).await;
     certifier.started(id).await;
     started.map_err(|error| crate::chain(&error))?;
+    if let Some(host) = certifier.unproven() {
+        let run = unproven::follow(parts, host, made, number, request, cancel, watcher);
+        return run.await;
+    }
 
     let whole = 2 * u64::from(request.canary_seconds) + u64::from(request.timeout_seconds);
     let deadline = Instant::now() + Duration::from_secs(whole) + SLACK;
@@ -293,7 +320,7 @@ pub(super) fn blank(made: &Made, number: u32, written: Written) -> Attempt {
 }
 
 /// As a client of the container API would ask for it: the same rules hold.
-fn body(request: &RunRequest, image: &str, next: Next, seat: &Seat) -> Value {
+pub(super) fn body(request: &RunRequest, image: &str, next: Next, seat: &Seat) -> Value {
     let scheduling = match (request.fifo, request.nice) {
         (Some(priority), _) => Scheduling::Fifo { priority },
         (None, nice) => Scheduling::Normal {

@@ -13,9 +13,11 @@ pub(crate) mod metrics;
 mod resume;
 mod series;
 mod text;
+pub(crate) mod unproven;
 mod watcher;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,12 +31,14 @@ use crate::certify::Certifier;
 use crate::engine::client::EngineClient;
 use crate::placement::Placer;
 use crate::placement::containers::ContainersError;
+use crate::unproven::Unproven;
 use driver::Driver;
 pub use series::figures;
 use series::next;
 use watcher::Nobody;
 
 pub(crate) use attempt::Made;
+pub(crate) use resume::Ended;
 pub(crate) use series::Next;
 pub(crate) use text::render;
 pub(crate) use watcher::{Collected, Watcher};
@@ -54,6 +58,10 @@ pub struct Parts {
     pub client: EngineClient,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
+    /// Marks the containers of this agent where others may be at the same engine.
+    pub owner: Option<String>,
+    /// Gets a line for each image that is run: whoever asked for it takes them away again.
+    pub images_used: Option<PathBuf>,
 }
 
 /// All series of this agent.
@@ -149,6 +157,10 @@ impl Runs {
         seat: Seat,
     ) -> Result<Prepared, Denial> {
         check::check(&request)?;
+        let request = match self.parts.certifier.unproven() {
+            Some(unproven) => unprovable(unproven, request)?,
+            None => request,
+        };
         let image = self.parts.client.image_digest(&request.image).await;
         let image = image.map_err(|error| match error {
             ContainersError::NoSuch { .. } => Denial {
@@ -160,6 +172,9 @@ impl Runs {
             },
             other => attempt::engine_denial(&other),
         })?;
+        if let Some(file) = &self.parts.images_used {
+            note_image(file, &image)?;
+        }
         let number = self.reserve()?;
         let id = format!("{number:08x}");
         let first = next(&request, &[]);
@@ -330,7 +345,14 @@ impl Runs {
                 return;
             }
         };
-        for (id, _labels) in found.iter().filter(|(_, labels)| is_left(labels)) {
+        // other agents' are none of ours
+        let own = |labels: &BTreeMap<String, String>| {
+            labels.get(attempt::OWNER) == self.parts.owner.as_ref()
+        };
+        let left = found
+            .iter()
+            .filter(|(_, labels)| own(labels) && is_left(labels));
+        for (id, _labels) in left {
             tracing::info!(container = id, "container of an interrupted run: removed");
             if let Err(error) = self.parts.client.remove(id).await {
                 tracing::warn!(error = %crate::chain(&error), "it could not be removed");
@@ -371,6 +393,53 @@ impl Runs {
         // each change is one call: a panic leaves nothing half done
         self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn note_image(file: &Path, image: &str) -> Result<(), Denial> {
+    use std::io::Write;
+    let opened = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(file);
+    let noted = opened.and_then(|mut file| file.write_all(format!("{image}\n").as_bytes()));
+    noted.map_err(|error| Denial {
+        status: 500,
+        message: format!("note the image in {}: {error}", file.display()),
+    })
+}
+
+/// Removes all containers of one agent; returns how many.
+///
+/// # Errors
+/// [`ContainersError`] at the first that stays.
+pub async fn sweep(client: &EngineClient, owner: &str) -> Result<usize, ContainersError> {
+    let found = client.labelled(attempt::OWNER).await?;
+    let own = found
+        .iter()
+        .filter(|(_, labels)| labels.get(attempt::OWNER).is_some_and(|of| of == owner));
+    let mut removed = 0;
+    for (id, _labels) in own {
+        match client.remove(id).await {
+            Ok(()) | Err(ContainersError::NoSuch { .. }) => removed += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
+/// The request as it is carried out where nothing can be proven: there is no canary, and so it is not
+/// tried again for the sake of a verdict.
+fn unprovable(unproven: &Unproven, request: RunRequest) -> Result<RunRequest, Denial> {
+    if let Some(message) = unproven.refuse(&request) {
+        return Err(Denial {
+            status: 409,
+            message,
+        });
+    }
+    Ok(RunRequest {
+        canary_seconds: 0,
+        ..request
+    })
 }
 
 fn number(id: &str) -> Option<u64> {

@@ -8,9 +8,9 @@ use quiet::{Certificate, Outcome, Verdict};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
 use super::attempt::{self, Made, Measured, SLACK};
 use super::series::Next;
+use super::{Parts, unproven};
 use crate::certify::{self, Left, NEVER};
 use crate::engine::output::Written;
 use crate::placement::containers::{Containers, ContainersError};
@@ -48,6 +48,11 @@ pub(super) async fn find(
     // its CPUs stay the series' when it ends
     parts.placer.keep(&made.token);
     let left = parts.certifier.left(id);
+    if let Some(host) = parts.certifier.unproven() {
+        let ended = wait(parts, id, unproven::latest(request), cancel).await?;
+        let told = unproven::tell(parts, host, made, number, request, &ended).await?;
+        return Ok(Found::Over(Box::new(told)));
+    }
     let ended = wait(parts, id, limit(left, request), cancel).await?;
     if left.is_some_and(|left| !left.begun) {
         return Ok(Found::NeverBegan);
@@ -79,10 +84,12 @@ pub(super) async fn find(
 }
 
 /// How it ended, as far as the engine says.
-struct Ended {
-    exit_code: Option<i32>,
-    timed_out: bool,
-    cut: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) timed_out: bool,
+    /// It was ended because its series was cancelled.
+    pub(crate) cut: bool,
 }
 
 /// When it is too late. The exact limit is known to whoever saw the program begin.
@@ -92,7 +99,7 @@ fn limit(left: Option<Left>, request: &RunRequest) -> Instant {
     left.and_then(|left| left.limit).unwrap_or(latest)
 }
 
-async fn wait(
+pub(super) async fn wait(
     parts: &Parts,
     id: &str,
     limit: Instant,

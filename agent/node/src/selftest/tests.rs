@@ -72,6 +72,8 @@ impl Bench {
             stop: tokio_util::sync::CancellationToken::new(),
             report: Arc::default(),
             plan: Arc::default(),
+            unproven: None,
+            join_dir: self.folder.path().join("join"),
         })
     }
 

@@ -254,7 +254,9 @@ fn only_what_cannot_be_is_left(lab: &Scheduler, known: &BTreeMap<JobId, Request>
         assert!(
             alone.iter().all(|reason| matches!(
                 reason,
-                sched::Reason::TooLarge { .. } | sched::Reason::NoSuchNodes { .. }
+                sched::Reason::TooLarge { .. }
+                    | sched::Reason::NoSuchNodes { .. }
+                    | sched::Reason::NotIsolated { .. }
             )),
             "{alone:?}"
         );

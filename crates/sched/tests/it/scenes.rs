@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sched::{
-    Booking, Health, JobId, NodeId, Phase, Reason, Refused, Scheduler, Selector, Settings,
+    Booking, Health, JobId, Node, NodeId, Phase, Reason, Refused, Scheduler, Selector, Settings,
     Unbookable, Unknown,
 };
 
@@ -365,6 +365,35 @@ fn why_tells_what_can_never_be() {
     let offer = lab.schedule(0).remove(0);
     accept(&mut lab, 0, &offer);
     assert_eq!(why(&lab, 0, fine).0, [Reason::Placed]);
+}
+
+#[test]
+fn why_tells_that_only_isolation_is_missing() {
+    let mut lab = lab(2);
+    for number in 0..2 {
+        let ordinary = Node {
+            isolated: false,
+            ..node(&format!("node{number}"), 4, 1)
+        };
+        lab.set_node(NodeId(number), ordinary).unwrap();
+    }
+    let mut wish = request("ann", 1, 1, 10);
+    wish.parts[0].selector.isolated = true;
+    let quiet = lab.submit(0, wish.clone()).unwrap();
+    let reason = Reason::NotIsolated {
+        part: 0,
+        wanted: 1,
+        matching: 0,
+        others: vec!["node0".to_owned(), "node1".to_owned()],
+    };
+    assert_eq!(why(&lab, 0, quiet).0, [reason]);
+    // isolation is not what keeps it from these
+    wish.parts[0].selector.node = Some("elsewhere".to_owned());
+    let elsewhere = lab.submit(0, wish).unwrap();
+    assert!(matches!(
+        why(&lab, 0, elsewhere).0[..],
+        [Reason::NoSuchNodes { matching: 0, .. }]
+    ));
 }
 
 fn booking(nodes: impl IntoIterator<Item = u32>, from: u64, until: u64) -> Booking {
