@@ -32,8 +32,21 @@ pub(crate) enum Misuse {
         "{0:?} is no name of a context: letters, digits, `.`, `-` and `_`, a letter or digit first"
     )]
     ContextName(String),
-    #[error("provider `{0}` is not there yet: use `vm`")]
-    NoSuchProvider(&'static str),
+    #[error("{option} is for --provider {provider}")]
+    OtherProvider {
+        option: &'static str,
+        provider: &'static str,
+    },
+    #[error("a virtual machine needs two CPUs: one for housekeeping, one for jobs")]
+    OneCpu,
+    #[error(
+        "{nodes} local nodes of {each} CPUs are more than this machine's {there}: take fewer with --nodes or --cpus"
+    )]
+    TooFewCpus {
+        nodes: usize,
+        each: usize,
+        there: usize,
+    },
     #[error("{wanted}, but a lab with {runs} runs already: end it first, with `still down`")]
     OtherLab { wanted: String, runs: String },
     #[error("an image or, with --command, a program is needed; see `still run --help`")]

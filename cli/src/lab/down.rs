@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use super::CONTEXT;
 use super::controller::context;
 use super::folder::{LOOK, LabFolder, Locked};
-use super::record::Record;
+use super::local;
+use super::record::{Provider, Record};
 use crate::context::{ContextName, Contexts};
 use crate::docker;
 use crate::outcome::{Ended, Outcome};
@@ -82,6 +83,9 @@ pub(super) async fn clean(folder: &LabFolder, lock: File) -> anyhow::Result<()> 
     });
     if let Some(record) = &record {
         kill_rest(record).await?;
+        if record.settings.provider == Provider::Local {
+            local::clean(folder, record).await?;
+        }
         if let Some(controller) = &record.controller {
             let host = format!("tcp://{}/nodes/", controller.address);
             for name in docker::contexts_of(&host).await {

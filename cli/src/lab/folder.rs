@@ -95,6 +95,21 @@ impl LabFolder {
         self.top.join("consoles")
     }
 
+    /// An agent's, where nodes are processes.
+    pub(super) fn agent(&self, name: &str) -> PathBuf {
+        self.top.join("agents").join(name)
+    }
+
+    /// The engine's images before the lab.
+    pub(super) fn images_before(&self) -> PathBuf {
+        self.top.join("images-before")
+    }
+
+    /// Images that agents ran.
+    pub(super) fn images_used(&self) -> PathBuf {
+        self.top.join("images-used")
+    }
+
     /// The context that was in use before the lab's.
     pub(super) fn previous_context(&self) -> PathBuf {
         self.top.join("previous-context")

@@ -7,13 +7,30 @@ use serde::{Deserialize, Serialize};
 use super::identity::ProcessIdentity;
 use crate::text::count;
 
+/// What the nodes are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Provider {
+    /// Virtual machines of our image.
+    #[default]
+    Vm,
+    /// Agents on this machine itself, at its own container engine; nothing can be proven there.
+    Local,
+}
+
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Settings {
+    #[serde(default)]
+    pub(super) provider: Provider,
     pub(super) nodes: u32,
     /// Of each node.
     pub(super) cpus: u32,
+    /// Of each virtual machine.
     pub(super) memory_mib: u32,
+    /// The engine of nodes that are processes; `None`: they are not.
+    #[serde(default)]
+    pub(super) engine: Option<PathBuf>,
     /// Folder with kernel, initramfs and command line; `None`: that of the build.
     pub(super) image: Option<PathBuf>,
     /// The controller's port; `None`: 7443 if it is free, else any.
@@ -24,7 +41,13 @@ impl Settings {
     /// Folder of the image in words of an option, for messages.
     pub(super) fn describe(&self) -> String {
         let nodes = count(usize::try_from(self.nodes).unwrap_or_default(), "node");
-        let mut text = format!("{nodes} of {} CPUs and {} MiB", self.cpus, self.memory_mib);
+        let mut text = match self.provider {
+            Provider::Vm => format!("{nodes} of {} CPUs and {} MiB", self.cpus, self.memory_mib),
+            Provider::Local => format!("{nodes} of {} CPUs on this machine itself", self.cpus),
+        };
+        if let Some(engine) = &self.engine {
+            text.push_str(&format!(" at the engine {}", engine.display()));
+        }
         if let Some(image) = &self.image {
             text.push_str(&format!(" from {}", image.display()));
         }
@@ -70,7 +93,7 @@ pub(super) struct ControllerRecord {
     pub(super) restarts: u32,
 }
 
-/// One virtual machine.
+/// One virtual machine, or agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MachineRecord {
     /// Its hostname.
@@ -114,9 +137,11 @@ mod tests {
         let own = ProcessIdentity::own().unwrap();
         let record = Record {
             settings: Settings {
+                provider: Provider::Vm,
                 nodes: 1,
                 cpus: 2,
                 memory_mib: 1024,
+                engine: None,
                 image: Some("/b".into()),
                 port: None,
             },
@@ -143,5 +168,13 @@ mod tests {
             record.settings.describe(),
             "1 node of 2 CPUs and 1024 MiB from /b"
         );
+        let local = Settings {
+            provider: Provider::Local,
+            engine: Some("/e".into()),
+            image: None,
+            ..record.settings
+        };
+        let text = "1 node of 2 CPUs on this machine itself at the engine /e";
+        assert_eq!(local.describe(), text);
     }
 }

@@ -17,8 +17,11 @@ use tokio::runtime::Runtime;
 use super::controller::{Controller, choose_port};
 use super::folder::LabFolder;
 use super::identity::ProcessIdentity;
+use super::local::{self, Agent};
 use super::machine::{identities, prepare};
-use super::record::{ControllerRecord, MachineState, Phase, Record, Settings};
+use super::record::{
+    ControllerRecord, MachineRecord, MachineState, Phase, Provider, Record, Settings,
+};
 use crate::outcome::{Ended, Misuse, Outcome};
 
 /// Own a lab. `still up` calls this.
@@ -43,6 +46,30 @@ const BEFORE_RESTART: Duration = Duration::from_secs(1);
 
 /// What came of starting a machine, by its number.
 type Booted = (usize, anyhow::Result<Vm>);
+
+/// A node that runs.
+enum Machine {
+    Vm(Box<Vm>),
+    Agent(Agent),
+}
+
+impl Machine {
+    /// How it ended, if it has.
+    fn ended(&mut self) -> anyhow::Result<Option<String>> {
+        match self {
+            Self::Vm(vm) => Ok(vm
+                .wait_exit(Duration::ZERO)
+                .ok()
+                .map(|ending| match ending {
+                    Ending::PoweredOff => "powered off".into(),
+                    Ending::Reset => "reset".into(),
+                    Ending::Quit => "QEMU was told to quit".into(),
+                    Ending::Failed { why } => why,
+                })),
+            Self::Agent(agent) => Ok(agent.ended()?.map(|status| status.to_string())),
+        }
+    }
+}
 
 pub(crate) fn supervise(arguments: &SuperviseArguments) -> Ended {
     let folder = LabFolder::at(arguments.folder.clone());
@@ -102,7 +129,7 @@ struct Supervisor {
     stop: Arc<AtomicBool>,
     controller: Option<Controller>,
     /// By number; `None`: not started, or ended.
-    machines: Vec<Option<Vm>>,
+    machines: Vec<Option<Machine>>,
     /// When the controller ended, lately.
     ends: Vec<Instant>,
 }
@@ -172,6 +199,10 @@ impl Supervisor {
         let (port, context) = (controller.port, controller.context()?);
         let pin = pki::Pin::of_pem(&context.ca_pem)?;
         let (sender, booted) = channel();
+        if self.settings().provider == Provider::Local {
+            self.start_agents(client, port, &pin)?;
+            return Ok(booted);
+        }
         for number in 0..self.record.machines.len() {
             let machine = &self.record.machines[number];
             let prepared = prepare(client, &self.folder, self.settings(), machine, port, &pin);
@@ -195,8 +226,30 @@ impl Supervisor {
         Ok(booted)
     }
 
+    /// From this thread, whose end is theirs.
+    fn start_agents(&mut self, client: &Client, port: u16, pin: &pki::Pin) -> anyhow::Result<()> {
+        let images = local::note_images(&self.folder, self.settings());
+        self.runtime.block_on(images)?;
+        for number in 0..self.record.machines.len() {
+            let machine = &self.record.machines[number];
+            let settings = self.settings();
+            let start = local::start(client, &self.folder, settings, number, machine, port, pin);
+            let agent = self
+                .runtime
+                .block_on(start)
+                .with_context(|| format!("start {}", machine.name))?;
+            let machine = &mut self.record.machines[number];
+            machine.state = MachineState::Running;
+            machine.process = agent.identity();
+            self.machines.push(Some(Machine::Agent(agent)));
+            self.write()?;
+        }
+        Ok(())
+    }
+
     fn watch(&mut self, booted: &Receiver<Booted>) -> anyhow::Result<()> {
-        let mut left = self.record.machines.len();
+        let booting = |machine: &&MachineRecord| machine.state == MachineState::Booting;
+        let mut left = self.record.machines.iter().filter(booting).count();
         loop {
             if left == 0 && self.record.phase == Phase::Booting {
                 self.record.phase = Phase::Running;
@@ -210,7 +263,7 @@ impl Supervisor {
                     machine.state = MachineState::Running;
                     machine.process = ProcessIdentity::of(vm.pid());
                     eprintln!("{} runs ({})", machine.name, vm.accel().name());
-                    self.machines[number] = Some(vm);
+                    self.machines[number] = Some(Machine::Vm(Box::new(vm)));
                     self.write()?;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -257,20 +310,14 @@ impl Supervisor {
     /// One that ended stays so: whoever powered it off meant it.
     fn look_at_machines(&mut self) -> anyhow::Result<()> {
         let mut changed = false;
-        for (vm, machine) in self.machines.iter_mut().zip(&mut self.record.machines) {
-            let Some(Ok(ending)) = vm.as_ref().map(|vm| vm.wait_exit(Duration::ZERO)) else {
+        for (slot, machine) in self.machines.iter_mut().zip(&mut self.record.machines) {
+            let Some(how) = slot.as_mut().map(Machine::ended).transpose()?.flatten() else {
                 continue;
-            };
-            let how = match ending {
-                Ending::PoweredOff => "powered off".into(),
-                Ending::Reset => "reset".into(),
-                Ending::Quit => "QEMU was told to quit".into(),
-                Ending::Failed { why } => why,
             };
             eprintln!("{} ended: {how}", machine.name);
             machine.state = MachineState::Ended { how };
             machine.process = None;
-            *vm = None;
+            *slot = None;
             changed = true;
         }
         if changed {
@@ -281,7 +328,16 @@ impl Supervisor {
 
     /// Machines first, so that they do not see the controller go; what is still booting dies with us.
     fn end(&mut self) {
-        self.machines.clear();
+        let agents: Vec<_> = std::mem::take(&mut self.machines)
+            .into_iter()
+            .filter_map(|machine| match machine {
+                Some(Machine::Agent(agent)) => Some(agent),
+                Some(Machine::Vm(_)) | None => None,
+            })
+            .collect();
+        // all at once
+        agents.iter().for_each(Agent::tell);
+        agents.into_iter().for_each(Agent::stop);
         if let Some(controller) = self.controller.take() {
             controller.stop();
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use api::fleet::{NodeState, NodeView};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use client::{Client, Context};
 use serde::Serialize;
 
@@ -16,8 +16,9 @@ use super::CONTEXT;
 use super::controller::{self, context};
 use super::down::{clean, stop};
 use super::folder::{LOOK, LabFolder, Locked, tail};
+use super::local;
 use super::machine::artifacts;
-use super::record::{MachineState, Phase, Record, Settings};
+use super::record::{MachineState, Phase, Provider, Record, Settings};
 use crate::context::{ContextName, Contexts};
 use crate::nodes::state;
 use crate::outcome::{Ended, Misuse, Outcome};
@@ -30,11 +31,15 @@ use crate::text::count;
 #[derive(Debug, Args)]
 #[command(
     after_help = "The nodes are virtual machines: good for trying things out and for tests; their timings mean nothing.
+With --provider local they are processes of this machine, at its own container engine: that needs neither
+an image nor root (but leave to use the engine), and takes a second. Jobs then need --unproven, and nothing
+is proven of them.
 All of it dies with `still down`, with a shutdown of this machine, or when its supervisor is killed.
 
 Examples:
   still up
   still up --nodes 2 --cpus 4 --memory 2048
+  still up --provider local
   still run --cpus 1 IMAGE CMD…"
 )]
 pub(crate) struct UpArguments {
@@ -44,12 +49,16 @@ pub(crate) struct UpArguments {
     /// How many nodes.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=64))]
     nodes: u32,
-    /// CPUs of each; the first is for housekeeping, the others are isolated.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=255))]
-    cpus: u32,
-    /// Memory of each.
-    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(256..))]
-    memory: u32,
+    /// CPUs of each. Of a virtual machine the first is for housekeeping, the others are isolated; of a
+    /// local node all are for jobs [default: 2, or 1 of a local node].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: Option<u32>,
+    /// Memory of each virtual machine [default: 1024].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..))]
+    memory: Option<u32>,
+    /// The container engine of local nodes [default: that of DOCKER_HOST, or /run/docker.sock].
+    #[arg(long, value_name = "SOCKET")]
+    engine: Option<PathBuf>,
     /// Folder with stillmetal-kernel, stillmetal-initrd.img and stillmetal-cmdline [default: that of the build].
     #[arg(long, value_name = "FOLDER")]
     image: Option<PathBuf>,
@@ -59,12 +68,6 @@ pub(crate) struct UpArguments {
     /// Give up after so long.
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_limit)]
     within: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Provider {
-    Vm,
-    Local,
 }
 
 /// Between two looks at the controller's list of nodes.
@@ -83,21 +86,7 @@ struct Lab {
 }
 
 pub(crate) async fn up(arguments: UpArguments, output: Output) -> Ended {
-    if arguments.provider == Provider::Local {
-        return Err(Misuse::NoSuchProvider("local").into());
-    }
-    let image = arguments
-        .image
-        .as_ref()
-        .map(std::path::absolute)
-        .transpose();
-    let settings = Settings {
-        nodes: arguments.nodes,
-        cpus: arguments.cpus,
-        memory_mib: arguments.memory,
-        image: image.context("find the image")?,
-        port: arguments.port,
-    };
+    let settings = arguments.settings()?;
     let within = Duration::from_secs(arguments.within.into());
     let folder = LabFolder::of_user()?;
     let progress = Progress::stages();
@@ -138,8 +127,45 @@ pub(crate) async fn up(arguments: UpArguments, output: Output) -> Ended {
         nodes: ready.nodes,
         already: !ours,
     };
-    output.value(&lab, || told(&lab))?;
+    output.value(&lab, || told(&lab, settings.provider))?;
     Ok(Outcome::Done)
+}
+
+impl UpArguments {
+    /// What they ask for.
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let local = self.provider == Provider::Local;
+        let others: &[(&'static str, bool)] = match self.provider {
+            Provider::Vm => &[("--engine", self.engine.is_some())],
+            Provider::Local => &[
+                ("--memory", self.memory.is_some()),
+                ("--image", self.image.is_some()),
+            ],
+        };
+        if let Some((option, _)) = others.iter().find(|(_, given)| *given) {
+            let provider = if local { "vm" } else { "local" };
+            return Err(Misuse::OtherProvider { option, provider }.into());
+        }
+        let cpus = self.cpus.unwrap_or(if local { 1 } else { 2 });
+        if !local && cpus < 2 {
+            return Err(Misuse::OneCpu.into());
+        }
+        let image = self.image.as_ref().map(std::path::absolute).transpose();
+        let engine = local.then(|| std::path::absolute(local::socket(self.engine.as_deref())));
+        let settings = Settings {
+            provider: self.provider,
+            nodes: self.nodes,
+            cpus,
+            memory_mib: self.memory.unwrap_or(1024),
+            image: image.context("find the image")?,
+            engine: engine.transpose().context("find the engine")?,
+            port: self.port,
+        };
+        if local {
+            local::shares(&settings)?;
+        }
+        Ok(settings)
+    }
 }
 
 /// Checks what can be checked, removes what an earlier lab left, and starts the supervisor, which holds
@@ -164,9 +190,13 @@ async fn begin(folder: &LabFolder, lock: File, settings: &Settings) -> anyhow::R
 
 fn check(folder: &LabFolder, settings: &Settings) -> anyhow::Result<()> {
     controller::program()?;
-    if settings.nodes > 0 {
-        artifacts(settings)?;
-        testkit::accel::qemu()?;
+    match settings.provider {
+        Provider::Local => local::check(settings)?,
+        Provider::Vm if settings.nodes > 0 => {
+            artifacts(settings)?;
+            testkit::accel::qemu()?;
+        }
+        Provider::Vm => {}
     }
     // somebody's own context of that name is not to be replaced
     let contexts = Contexts::of_user()?;
@@ -383,19 +413,27 @@ fn take_context(folder: &LabFolder, context: &Context) -> anyhow::Result<()> {
         .with_context(|| format!("make a context for {}", folder.path().display()))
 }
 
-fn told(lab: &Lab) -> String {
+fn told(lab: &Lab, provider: Provider) -> String {
     let node = lab.nodes.first().map_or("NODE", |node| node.name.as_str());
     let begin = match lab.already {
         true => "A lab runs already",
         false => "A lab runs",
     };
     let nodes = count(lab.nodes.len(), "node");
+    let run = match provider {
+        Provider::Vm => {
+            "still run --cpus 1 IMAGE CMD…            on an isolated CPU, with a verdict"
+        }
+        Provider::Local => {
+            "still run --unproven IMAGE CMD…          on this machine: nothing is proven of it"
+        }
+    };
     format!(
         "{begin}: {nodes}, controller at {} (context {}).
 
   still nodes
   still image push docker:IMAGE            an image of your docker client; or an archive
-  still run --cpus 1 IMAGE CMD…            on an isolated CPU, with a verdict
+  {run}
   still node docker-context {node}          use the node with your own docker client
   still down                               nothing stays",
         lab.controller, lab.context

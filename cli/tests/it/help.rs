@@ -54,7 +54,16 @@ async fn wrong_use_is_code_2() {
         ("jobs --state sleeping", "no state of a job: queued"),
         ("jobs", "no controller is known"),
         ("--context far jobs", "no context \"far\"; there is none"),
-        ("up --provider local", "provider `local` is not there yet"),
+        (
+            "up --provider local --memory 512",
+            "--memory is for --provider vm",
+        ),
+        ("up --engine /x", "--engine is for --provider local"),
+        ("up --cpus 1", "a virtual machine needs two CPUs"),
+        (
+            "up --provider local --nodes 64 --cpus 255",
+            "are more than this machine's",
+        ),
         ("node set n", "no controller is known"),
         ("job show x", "invalid"),
         (
