@@ -47,6 +47,10 @@ agent: setup ## build the static binaries: agent, first stage of boot, gate
 	@cp $(CARGO_TARGET_DIR)/static/$(TARGET)/dist/{stillmetal-agent,stage-one} $(BUILD)
 	@cp $(CARGO_TARGET_DIR)/gate/$(TARGET)/dist/stillmetal-gate $(BUILD)
 
+.PHONY: deb
+deb: agent ## the agent as a Debian package for ordinary hosts, into build/
+	@agent/deb/build.sh --agent $(BUILD)/stillmetal-agent --gate $(BUILD)/stillmetal-gate --out $(BUILD)
+
 .PHONY: tool
 tool: setup
 	@$(CARGO) build --quiet --locked -p stillmetal-image
@@ -96,7 +100,7 @@ test-root: image ## namespaces, a real engine under the proxy, a real registry, 
 	@scripts/test-registry
 	@scripts/test-reproducible
 
-test-vm: lab ## the image in QEMU
+test-vm: lab deb ## the image in QEMU, and the package on a stock Debian
 	@# the whole workspace, as in test-fast: another choice of packages has other features and is built anew
 	@$(CARGO) test --locked --workspace --lib --test vm -- --ignored --test-threads=1
 

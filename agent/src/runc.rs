@@ -16,7 +16,8 @@ use anyhow::{Context, bail};
 use stillmetal_node::certify::{self, Inserted};
 use stillmetal_node::cgroups;
 
-const REAL: &str = "/usr/bin/runc";
+/// In the image, and on a Debian host.
+const REAL: [&str; 2] = ["/usr/bin/runc", "/usr/sbin/runc"];
 const RUN_DIR: &str = "/run/stillmetal";
 /// The configuration holds the environment and the mounts; the kernel limits a process's
 /// environment to megabytes as well.
@@ -27,8 +28,10 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     if let Some(bundle) = starts(&arguments) {
         admit(&bundle)?;
     }
-    let error = Command::new(REAL).args(&arguments).exec();
-    Err(error).with_context(|| format!("become {REAL}"))
+    let real = REAL.into_iter().find(|path| Path::new(path).exists());
+    let real = real.unwrap_or(REAL[0]);
+    let error = Command::new(real).args(&arguments).exec();
+    Err(error).with_context(|| format!("become {real}"))
 }
 
 /// The bundle that this command line starts a container from, if it starts one.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use testkit::scratch_folder;
 
 use crate::engine::Engine;
-use crate::people::{People, eventually, program};
+use stillmetal_tests::people::{People, eventually, program};
 
 /// `nobody`.
 const NOBODY: u32 = 65534;
@@ -83,7 +83,7 @@ fn node(people: &People, name: &str) -> Value {
 #[test]
 #[ignore = "needs root and docker.io: root lane"]
 fn an_agent_without_powers_says_which_and_takes_what_it_can() {
-    let (engine, people) = (Engine::start(), People::start());
+    let (engine, people) = (Engine::start(), People::start(program));
     engine.load_busybox();
     let (homes, socket) = ([home(&people), home(&people)], engine.socket());
     let mount = format!("-v={}:/run/docker.sock", socket.display());

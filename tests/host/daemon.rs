@@ -3,14 +3,14 @@
 use testkit::scratch_folder;
 
 use crate::engine::Engine;
-use crate::people::{Agent, People};
+use stillmetal_tests::people::{Agent, People, program};
 
 const WHY: &str = "the host has no isolated CPU";
 
 #[test]
 #[ignore = "needs root and docker.io: root lane"]
 fn a_host_takes_unproven_work_and_its_agent_comes_back_to_it() {
-    let (engine, people) = (Engine::start(), People::start());
+    let (engine, people) = (Engine::start(), People::start(program));
     let home = scratch_folder("agent").unwrap();
     people.token(&home.path().join("token"));
     let agent = || Agent::start(&people, &engine.socket(), home.path(), &[]);
@@ -25,7 +25,7 @@ fn a_host_takes_unproven_work_and_its_agent_comes_back_to_it() {
     // what runs goes on without the agent, and the next one brings its result
     let words = ["run", "--unproven", "--detach", "busybox", "sleep", "6"];
     let id = people.json(words)["id"].to_string();
-    people.job_in(&id, "measuring");
+    drop(people.job_in(&id, "measuring"));
     let runs = engine.containers();
     assert!(runs.starts_with("stillmetal-run-"), "{runs}");
     first.end();

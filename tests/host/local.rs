@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::engine::Engine;
-use crate::people::{program, still};
+use stillmetal_tests::people::{program, still};
 
 /// Processes of this build's agent and controller that somebody's home is named in.
 fn processes_of(home: &Path) -> Vec<String> {
@@ -31,7 +31,11 @@ fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
 fn a_lab_of_processes_comes_runs_and_leaves_nothing() {
     let engine = Engine::start();
     let home = testkit::scratch_folder("local").unwrap();
-    let still = |words: &[&str]| still(home.path(), words.iter().copied()).run().unwrap();
+    let still = |words: &[&str]| {
+        still(program, home.path(), words.iter().copied())
+            .run()
+            .unwrap()
+    };
     let socket = engine.socket().display().to_string();
     let up = ["--json", "up", "--provider", "local", "--engine", &socket];
     let output = still(&up).ok().unwrap();
@@ -56,7 +60,7 @@ fn a_lab_of_processes_comes_runs_and_leaves_nothing() {
     let long = ["run", "--unproven", "--detach", "busybox", "sleep", "1000"];
     let begun = || {
         still(&long).ok().unwrap();
-        crate::people::eventually("it runs", || {
+        stillmetal_tests::people::eventually("it runs", || {
             engine.containers().starts_with("stillmetal-run-")
         });
     };
@@ -92,7 +96,7 @@ fn a_lab_without_an_engine_is_told_where_it_was_looked_for() {
     let home = testkit::scratch_folder("local").unwrap();
     assert!(program("stillmetal-agent").is_file());
     let words = ["up", "--provider", "local", "--engine", "/nowhere.sock"];
-    let output = still(home.path(), words).run().unwrap();
+    let output = still(program, home.path(), words).run().unwrap();
     assert_eq!(output.code, Some(3), "{}", output.error_text());
     let said = output.error_text();
     assert!(

@@ -9,4 +9,3 @@ mod container;
 mod daemon;
 mod engine;
 mod local;
-mod people;

@@ -11,6 +11,7 @@ mod access;
 mod boot;
 mod certify;
 mod cmdline;
+mod debian;
 mod docker;
 mod events;
 mod host;
