@@ -75,6 +75,6 @@ TEXT
 (cd "$root" && find . -type f -not -path './DEBIAN/*' -printf '%P\0' | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
 find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 mkdir -p "$out"
-dpkg-deb --root-owner-group -Zxz --build "$root" "$work/package.deb" >/dev/null
+dpkg-deb --root-owner-group -Zxz -z2 --build "$root" "$work/package.deb" >/dev/null
 mv "$work/package.deb" "$out/stillmetal-agent_${version}_amd64.deb"
 echo "$out/stillmetal-agent_${version}_amd64.deb"

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use testkit::Output;
+
 use crate::engine::Engine;
 use stillmetal_tests::people::{program, still};
 
@@ -26,21 +28,35 @@ fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
+/// Somebody's home. Dropped, the lab in it is taken down.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn still(&self, words: &[&str]) -> Output {
+        let words = words.iter().copied();
+        still(program, self.0.path(), words).run().unwrap()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // of a test that failed; the other one has done it already
+        drop(still(program, self.0.path(), ["down"]).run());
+    }
+}
+
 #[test]
 #[ignore = "needs root and docker.io: root lane"]
 fn a_lab_of_processes_comes_runs_and_leaves_nothing() {
     let engine = Engine::start();
-    let home = testkit::scratch_folder("local").unwrap();
-    let still = |words: &[&str]| {
-        still(program, home.path(), words.iter().copied())
-            .run()
-            .unwrap()
-    };
+    let lab = Home(testkit::scratch_folder("local").unwrap());
+    let home = &lab.0;
+    let still = |words: &[&str]| lab.still(words);
     let socket = engine.socket().display().to_string();
     let up = ["--json", "up", "--provider", "local", "--engine", &socket];
     let output = still(&up).ok().unwrap();
-    let lab: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(lab["nodes"][0]["state"], "ready", "{lab:#}");
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["nodes"][0]["state"], "ready", "{said:#}");
     assert!(!processes_of(home.path()).is_empty());
     let archive = testkit::images::busybox().unwrap();
     still(&["image", "push", archive.to_str().unwrap()])

@@ -14,8 +14,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::{Deadline, Invocation, Output, POLL, Running, free_ports, images, poll};
 
-/// Whatever is waited for here takes a second or two.
-const WITHIN: Duration = Duration::from_secs(60);
+/// Whatever is waited for here takes a second or two, and an emulated node a minute.
+const WITHIN: Duration = Duration::from_secs(180);
 /// By which guests of QEMU's user network call this machine.
 const SEEN_FROM_GUESTS: &str = "10.0.2.2";
 

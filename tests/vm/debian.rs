@@ -67,12 +67,13 @@ impl Debian {
 
     /// Once nothing of the old engine answers any more.
     fn restart_engine(&self) {
-        // the shell is a container of it: it must be told, and left
-        self.ok("systemctl --no-block restart docker; sleep 1");
+        let main = "systemctl is-active docker && systemctl show -p MainPID docker";
+        let before = self.ok(main);
+        // the shell is a container of it, and goes with it
+        drop(self.sh("systemctl --no-block restart docker"));
         let back = || {
-            self.sh("systemctl is-active docker")
-                .success()
-                .then_some(())
+            let now = self.sh(main);
+            (now.success() && now.text() != before).then_some(())
         };
         poll(Deadline::after(WITHIN), Duration::from_secs(1), back).expect("the engine is back");
     }
