@@ -175,6 +175,20 @@ fn drift(pre: &HardwareSnapshot, post: &HardwareSnapshot) -> Value {
     worst(sensors.into_iter().map(of_one), MAX_DRIFT_MILLIDEGREES)
 }
 
+/// What a package's energy counter gained within so many µs: it goes round at `range_uj`
+/// (`max_energy_range_uj`).
+///
+/// # Errors
+/// Why that is not known: such as that it may have gone round more than once.
+pub fn energy_gained_uj(
+    then: u64,
+    now: u64,
+    range_uj: Option<u64>,
+    elapsed_us: u64,
+) -> Result<u64, String> {
+    wrapped(then, now, range_uj, elapsed_us.saturating_mul(MAX_WATTS))
+}
+
 fn energy(job: &HardwareSpan) -> Value {
     let elapsed_us = job.end.taken_ns.saturating_sub(job.begin.taken_ns) / 1000;
     let packages: BTreeSet<&String> = job
@@ -192,12 +206,7 @@ fn energy(job: &HardwareSpan) -> Value {
             (Value::Measured(then), Value::Measured(now)) => (*then, *now),
             (Value::Measured(_), lost) | (lost, _) => return lost.clone(),
         };
-        match wrapped(
-            then,
-            now,
-            end.range_uj,
-            elapsed_us.saturating_mul(MAX_WATTS),
-        ) {
+        match energy_gained_uj(then, now, end.range_uj, elapsed_us) {
             Ok(gained) => Value::Measured(gained),
             Err(why) => Value::Unobservable { why },
         }

@@ -38,7 +38,8 @@ pub use class::JobClass;
 pub use conditions::{Conditions, Drift, Frequency, IrqRoute, Switch, Thread};
 pub use evidence::{Action, Evidence, Hardware, Platform};
 pub use hardware::{
-    CpuReadings, Energy, HardwareSnapshot, HardwareSpan, MAX_SKEW_NS, Pace, Processor, witnesses,
+    CpuReadings, Energy, HardwareSnapshot, HardwareSpan, MAX_SKEW_NS, Pace, Processor,
+    energy_gained_uj, witnesses,
 };
 pub use interrupt::Interrupt;
 pub use job::{Digest, JobOutcome, Outcome, Output, Release, Settings};

@@ -102,9 +102,15 @@ pub fn parse_switches(status: &str) -> Option<(u64, u64)> {
     ))
 }
 
-/// Time one CPU spent outside of tasks, in ticks of `USER_HZ` (10 ms), since boot.
+/// Where one CPU's time went, in ticks of `USER_HZ` (10 ms), since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuTicks {
+    pub user: u64,
+    pub nice: u64,
+    pub system: u64,
+    pub idle: u64,
+    /// Idle, with a thread that waits for a device.
+    pub iowait: u64,
     pub irq: u64,
     pub softirq: u64,
     /// What a hypervisor says it took. Some (QEMU's emulation among them) always say zero.
@@ -127,10 +133,15 @@ pub fn parse_stat(text: &str) -> Stat {
         .filter_map(|line| {
             let mut fields = line.split_ascii_whitespace();
             let cpu = fields.next()?.strip_prefix("cpu")?.parse().ok()?;
-            let mut ticks = fields.skip(5).map(|field| field.parse::<u64>().ok());
+            let mut ticks = fields.map(|field| field.parse::<u64>().ok());
             Some((
                 cpu,
                 CpuTicks {
+                    user: ticks.next()??,
+                    nice: ticks.next()??,
+                    system: ticks.next()??,
+                    idle: ticks.next()??,
+                    iowait: ticks.next()??,
                     irq: ticks.next()??,
                     softirq: ticks.next()??,
                     steal: ticks.next()??,

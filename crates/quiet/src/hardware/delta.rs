@@ -39,7 +39,8 @@ pub(super) fn wrapped(
     if then > range || now > range {
         return Err(format!("its counter is beyond its own range of {range}"));
     }
-    let gained = now.checked_sub(then).unwrap_or(range - then + now);
+    // lazily: only what is smaller than before has room to be added
+    let gained = now.checked_sub(then).unwrap_or_else(|| range - then + now);
     if gained.saturating_add(range) < possible {
         return Err(format!(
             "its counter goes round at {range} and may have done so more than once"
@@ -136,6 +137,7 @@ mod tests {
         assert!(wrapped(90, 101, Some(100), 1).is_err());
         assert!(wrapped(1, 2, None, 1).is_err());
         assert!(wrapped(1, 2, Some(0), 1).is_err());
+        assert_eq!(wrapped(0, 7, Some(u64::MAX), 9), Ok(7));
     }
 
     #[test]

@@ -61,6 +61,11 @@ fn stat_has_ticks_and_forks() {
         "cpu  9 9 9 9 9 9 9 9 0 0\ncpu1 1 2 3 4 5 6 7 8 0 0\ncpu2 1 2 3 4 5 6 7\nprocesses 77\n",
     );
     let ticks = CpuTicks {
+        user: 1,
+        nice: 2,
+        system: 3,
+        idle: 4,
+        iowait: 5,
         irq: 6,
         softirq: 7,
         steal: 8,
