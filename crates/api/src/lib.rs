@@ -2,7 +2,7 @@
 //!
 //! `/stillmetal/v1` of a node: [`node`], [`counters`], [`report`], [`process`], [`run`]. `/v1` of the
 //! controller: [`job`], [`fleet`], [`queue`], [`booking`], [`health`], [`image`], [`event`], [`problem`]. Between the two: [`work`]. In a
-//! result: [`provenance`]. Of both: [`metric`].
+//! result: [`provenance`]. Of both: [`metric`], [`tool`].
 //!
 //! No logic beyond what keeps a value well formed; depends on neither tokio, hyper nor nix.
 #![forbid(unsafe_code)]
@@ -24,4 +24,5 @@ pub mod report;
 pub mod run;
 #[cfg(feature = "openapi")]
 mod schema;
+pub mod tool;
 pub mod work;
