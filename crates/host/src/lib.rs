@@ -1,4 +1,5 @@
-//! The one crate that touches Linux: kernel files under a root, cgroups, counters, threads, registers.
+//! The one crate that touches Linux: kernel files under a root, cgroups, counters, threads, registers,
+//! counted events.
 //!
 //! Everything goes through [`Tree`], so that the code which decides can be tested on a machine
 //! that it must not change: [`RealTree`] is the kernel's (or a copy of it in a directory),
@@ -11,6 +12,7 @@ pub mod counters;
 pub mod durable;
 pub mod fakes;
 mod msr;
+pub mod perf;
 pub mod threads;
 mod tree;
 

@@ -9,6 +9,7 @@ mod cpufreq;
 mod files;
 mod kernel;
 mod msrs;
+mod perf;
 mod tracefs;
 mod tree;
 
@@ -16,5 +17,6 @@ pub use cgroups::CgroupRules;
 pub use files::Files;
 pub use kernel::KernelRules;
 pub use msrs::FakeMsrs;
+pub use perf::FakePerf;
 pub use tracefs::TracefsRules;
 pub use tree::{FakeTree, OnWrite, Rule, Verdict, errno_by_name};

@@ -7,3 +7,4 @@
 mod cgroups;
 mod files;
 mod msrs;
+mod perf;
