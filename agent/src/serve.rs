@@ -16,6 +16,7 @@ use anyhow::Context;
 use api::report::{Status, UnmovableIrq};
 use clap::Args;
 use cpulist::CpuSet;
+use host::perf::KernelPerf;
 use host::{DevCpu, RealTree, Tree};
 use stillmetal_init::cmdline::{BootConfig, Smt};
 use stillmetal_node::certify::{self, Certifier};
@@ -26,6 +27,7 @@ use stillmetal_node::placement::ledger::Token;
 use stillmetal_node::placement::spread::Spreader;
 use stillmetal_node::runs::{self, Runs};
 use stillmetal_node::selftest::SelfTester;
+use stillmetal_node::tools::{self, Toolbox};
 use stillmetal_node::unproven::Unproven;
 use stillmetal_node::{Host, Http, Node, Parts, Processes, SharedReport, cgroups, since_boot};
 use stillmetal_proxy::Service;
@@ -339,6 +341,12 @@ pub(crate) fn assemble(ground: Ground<'_>) -> anyhow::Result<Assembled> {
         stop,
         owner,
         images_used,
+        tools: Arc::new(Toolbox::new(tools::Parts {
+            tree: Arc::clone(&tree),
+            perf: Arc::new(KernelPerf),
+            placer: Arc::clone(&placer),
+            report: Arc::clone(&report),
+        })),
     });
     let node = Arc::new(Node::new(Parts {
         tree,

@@ -1,4 +1,5 @@
-//! `still job artifacts`: what a job's runs left, listed or fetched.
+//! `still job artifacts` and `still job tools`: what a job's runs left, and what was seen of them, listed or
+//! fetched.
 
 use std::path::{Path, PathBuf};
 
@@ -14,8 +15,45 @@ use crate::outcome::{Ended, Outcome};
 use crate::output::Output;
 use crate::quantity::bytes;
 
-/// Before the number of the run, in the names of documents.
-const FOLDER: &str = "artifacts/";
+/// Which documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Artifacts,
+    Tools,
+}
+
+impl Kind {
+    /// Before the number of the run, in their names.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Artifacts => "artifacts/",
+            Self::Tools => "tools/",
+        }
+    }
+
+    /// Why there are none, as far as the request says.
+    fn none(self, job: &JobStatus) -> Option<&'static str> {
+        let request = &job.request;
+        match self {
+            Self::Artifacts if request.artifacts.is_empty() => {
+                Some(": it declared none (`still run --artifact PATH`)")
+            }
+            Self::Tools if request.tools.is_empty() => {
+                Some(": it asked for no tools (`still run --tool light`)")
+            }
+            Self::Artifacts | Self::Tools => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Artifacts => "artifacts",
+            Self::Tools => "series of tools",
+        })
+    }
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -31,19 +69,20 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
 }
 
-pub(crate) async fn artifacts(client: &Client, arguments: &Arguments, output: Output) -> Ended {
+pub(crate) async fn documents(
+    client: &Client,
+    kind: Kind,
+    arguments: &Arguments,
+    output: Output,
+) -> Ended {
     let job = client.job_status(arguments.id).await?;
-    let wanted = wanted(&job, arguments);
+    let wanted = wanted(&job, kind, arguments);
     anyhow::ensure!(
         !wanted.is_empty(),
-        "job {} ({}) has no such artifacts{}",
+        "job {} ({}) has no such {kind}{}",
         job.id,
         state(&job),
-        if job.request.artifacts.is_empty() {
-            ": it declared none (`still run --artifact PATH`)"
-        } else {
-            ""
-        }
+        kind.none(&job).unwrap_or_default()
     );
     let (mut values, mut lines) = (Vec::new(), Vec::new());
     for (part, document, short) in wanted {
@@ -74,6 +113,7 @@ pub(crate) async fn artifacts(client: &Client, arguments: &Arguments, output: Ou
 /// Those that are asked for, and their names without the folder.
 fn wanted<'a>(
     job: &'a JobStatus,
+    kind: Kind,
     arguments: &Arguments,
 ) -> Vec<(&'a JobPart, &'a Document, &'a str)> {
     let of_node = |part: &&JobPart| {
@@ -87,7 +127,7 @@ fn wanted<'a>(
     let all = job.parts.iter().filter(of_node).flat_map(|part| {
         let documents = part.documents.iter();
         documents.filter_map(move |document| {
-            let short = document.name.strip_prefix(FOLDER)?;
+            let short = document.name.strip_prefix(kind.folder())?;
             Some((part, document, short))
         })
     });

@@ -27,6 +27,7 @@ use crate::result::{self, PartResult};
   still job logs 7 --stream stderr
   still job certificate 7 --out proof    the proofs of its runs, for still verify
   still job artifacts 7 --out results    what its runs left
+  still job tools 7 --out series         what tools saw while they ran
   still job cancel 7 --reason 'wrong image'")]
 pub(crate) struct JobArguments {
     #[command(subcommand)]
@@ -52,6 +53,8 @@ enum Task {
     Certificate(Certificates),
     /// List what a job's runs left (`still run --artifact`), or fetch it, checked against its digests.
     Artifacts(artifacts::Arguments),
+    /// List what tools saw of a job's runs (`still run --tool`), or fetch it, checked against its digests.
+    Tools(artifacts::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -102,7 +105,12 @@ pub(crate) async fn run(arguments: JobArguments, chosen: &Chosen, output: Output
             return certificates(&client, &arguments, chosen, output).await;
         }
         Task::Artifacts(arguments) => {
-            return artifacts::artifacts(&client, &arguments, output).await;
+            let kind = artifacts::Kind::Artifacts;
+            return artifacts::documents(&client, kind, &arguments, output).await;
+        }
+        Task::Tools(arguments) => {
+            let kind = artifacts::Kind::Tools;
+            return artifacts::documents(&client, kind, &arguments, output).await;
         }
     }
     Ok(Outcome::Done)
@@ -155,6 +163,7 @@ fn describe(job: &JobStatus, results: &[PartResult]) -> String {
                 measure.canary_seconds
             )),
         ),
+        ("tools", some(request.tools.join(", "))),
         ("run limit", Some(seconds(limits.run_seconds.into()))),
     ];
     pairs.extend(result::times(job));

@@ -58,7 +58,7 @@ pub(crate) enum Misuse {
     #[error("--command wants the absolute path of a program on the node, not {0:?}")]
     RelativeCommand(String),
     #[error("{why}\nnext: {next}")]
-    Metric { why: String, next: String },
+    Declared { why: String, next: String },
     #[error(
         "--metric-file {0:?}: no metric has that name; declare it with --metric or --metric-json, and \
          with --metric-file say where it is"

@@ -1,8 +1,11 @@
 //! A job's result: fetched, and told in a few lines.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use api::job::{JobPart, JobStatus};
 use api::metric::MetricFigures;
 use api::run::{Attempt, RunStatus};
+use api::tool::ToolResult;
 use client::Client;
 use serde::Serialize;
 use stats::Dispersion;
@@ -77,6 +80,7 @@ pub(crate) fn block(job: &JobStatus, results: &[PartResult]) -> String {
                 pair("runs", count_runs(runs));
                 pair("duration", runs.duration_ns.as_ref().map(duration));
                 pair("metrics", metrics(runs));
+                pair("seen by", tools(&runs.attempts));
                 pair("not quiet", reasons(&runs.attempts));
             }
             None => {
@@ -147,6 +151,53 @@ fn metrics(runs: &RunStatus) -> Option<String> {
         })
         .collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// What each tool came to, a line each: how many samples of how many runs, or why there are none.
+fn tools(attempts: &[Attempt]) -> Option<String> {
+    let mut all: BTreeMap<&str, (Vec<u64>, BTreeSet<&str>)> = BTreeMap::new();
+    for (name, result) in attempts.iter().flat_map(|attempt| &attempt.tools) {
+        let (samples, lacks) = all.entry(name).or_default();
+        match result {
+            ToolResult::Collected {
+                samples: count,
+                lost,
+                ..
+            } => {
+                samples.push(*count);
+                lacks.extend(lost.iter().map(String::as_str));
+            }
+            ToolResult::Missing { missing } => {
+                lacks.insert(missing);
+            }
+        }
+    }
+    let lines = all.into_iter().map(|(name, (samples, lacks))| {
+        let mut line = match (samples.iter().min(), samples.iter().max()) {
+            (Some(least), Some(most)) => {
+                let count = match least == most {
+                    true => least.to_string(),
+                    false => format!("{least} to {most}"),
+                };
+                let what = match name {
+                    "perf" => "counts",
+                    _ => "samples",
+                };
+                let runs = match samples.len() {
+                    1 => "1 run".to_owned(),
+                    many => format!("{many} runs"),
+                };
+                format!("{name}: {count} {what} of {runs}")
+            }
+            _ => format!("{name}: nothing"),
+        };
+        for lack in lacks {
+            line.push_str(&format!("\n  not seen: {lack}"));
+        }
+        line
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    (!text.is_empty()).then_some(text)
 }
 
 fn metric(name: &str, figures: &MetricFigures) -> String {

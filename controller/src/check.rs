@@ -268,13 +268,22 @@ fn limits(limits: &JobLimits, at: &str) -> Checked {
     Ok(())
 }
 
-/// Metrics and artifacts, by the rules of whoever takes them.
+/// Metrics, artifacts and tools, by the rules of whoever takes them.
 fn outputs(request: &JobRequest, at: &str) -> Checked {
     let fault = |field: &str, fault: metric::Fault| {
         bad(format!("{at}/{field}{}", fault.at), fault.why, fault.next)
     };
     metric::extractors(&request.metrics).map_err(|wrong| fault("metrics", wrong))?;
     metric::artifacts(&request.artifacts).map_err(|wrong| fault("artifacts", wrong))?;
+    let wrong = collect::asked(&request.tools).err();
+    if let Some(collect::Fault {
+        at: below,
+        why,
+        next,
+    }) = wrong
+    {
+        return Err(bad(format!("{at}/tools{below}"), why, next));
+    }
     if request.command.is_some() && !request.artifacts.is_empty() {
         return Err(bad(
             format!("{at}/artifacts"),

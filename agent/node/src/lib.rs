@@ -17,6 +17,7 @@ mod process;
 pub mod runs;
 pub mod selftest;
 pub mod status;
+pub mod tools;
 pub mod unproven;
 
 pub use http::Http;

@@ -409,3 +409,6 @@ fn container_threads(tree: &dyn Tree, pid: i64) -> Option<BTreeMap<u32, TaskCoun
         .filter_map(|pid| host::counters::tasks(tree, pid).ok());
     Some(threads.flatten().collect())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -62,7 +62,7 @@ pub(super) fn metrics(
         let metric = metric.ok_or_else(|| Misuse::NoSuchMetric(name.clone()))?;
         metric.from = Source::File(path.clone());
     }
-    metric::extractors(&all).map_err(|fault| Misuse::Metric {
+    metric::extractors(&all).map_err(|fault| Misuse::Declared {
         why: fault.why,
         next: fault.next,
     })?;

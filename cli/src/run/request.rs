@@ -26,6 +26,7 @@ Examples:
   still run --node node1 --command /usr/bin/stress-ng --cpu 1 --cpu-ops 1000
   still run --metric 'rate:req/s:higher=Requests/sec: *([0-9.]+)' --artifact /tmp/out mybench:1
   still run --unproven --cpus 1 busybox true          also on a host that isolates no CPU: nothing is proven
+  still run --tool light --tool 'energy?' --tool perf:cycles,instructions mybench:1
   still run --queue night --detach mybench:1          prints the job's number and returns"
 )]
 pub(crate) struct RunArguments {
@@ -155,6 +156,20 @@ pub(crate) struct JobArguments {
     #[arg(long = "artifact", value_name = "/PATH", help_heading = "Results")]
     artifacts: Vec<String>,
 
+    /// Look at each run while it is measured, from the housekeeping CPUs; `still job tools` fetches what was
+    /// seen. cpu, interrupts, memory, disk, network, frequency, temperature and energy are sampled every
+    /// second (cpu:200ms, disk:10s); perf counts events of the program (perf:cycles,instructions). A node
+    /// that cannot run one of them refuses the job before anything starts, unless it ends with a `?`
+    /// (energy?). Sets of such optional ones: light (cpu, interrupts, memory), medium (all but perf), all.
+    /// Repeatable, or a list with commas.
+    #[arg(
+        long = "tool",
+        visible_alias = "tools",
+        value_name = "TOOL[:INTERVAL][?],…",
+        help_heading = "Results"
+    )]
+    tools: Vec<String>,
+
     /// A variable of its environment; repeatable.
     #[arg(long = "env", short, value_name = "NAME=VALUE", value_parser = parse_pair, help_heading = "What")]
     env: Vec<(String, String)>,
@@ -226,11 +241,21 @@ impl JobArguments {
             },
             metrics: metrics::metrics(&self.metrics, &self.json_metrics, &self.metric_files)?,
             artifacts: self.artifacts.clone(),
+            tools: tools(&self.tools)?,
             on_loss: match self.tries {
                 0 | 1 => OnLoss::Fail,
                 attempts => OnLoss::Requeue { attempts },
             },
         })
+    }
+}
+
+/// All words of the lists, checked as the controller does.
+fn tools(lists: &[String]) -> Result<Vec<String>, Misuse> {
+    let words: Vec<String> = lists.iter().flat_map(|list| collect::split(list)).collect();
+    match collect::asked(&words) {
+        Ok(_) => Ok(words),
+        Err(collect::Fault { why, next, .. }) => Err(Misuse::Declared { why, next }),
     }
 }
 
@@ -311,6 +336,14 @@ mod tests {
     }
 
     #[test]
+    fn tools_are_repeated_or_listed() {
+        let given = parse("--tool light,energy? --tool perf:cycles,branches,disk:10s x").unwrap();
+        let wanted = ["light", "energy?", "perf:cycles,branches", "disk:10s"];
+        assert_eq!(given.tools, wanted);
+        assert_eq!(parse("--tools medium x").unwrap().tools, ["medium"]);
+    }
+
+    #[test]
     fn a_program_of_the_node() {
         let given = parse("--command /bin/true -x").unwrap();
         assert_eq!(given.command, Some(vec!["/bin/true".into(), "-x".into()]));
@@ -345,6 +378,10 @@ mod tests {
             ("--metric a=(1) --metric a=(2) x", "\"a\" is declared twice"),
             ("--metric-json a=b x", "begin with `/`"),
             ("--metric-file a=/b x", "no metric has that name"),
+            ("--tool gpu x", "no tool \"gpu\" is known"),
+            ("--tool gpu x", "there are cpu, interrupts, memory"),
+            ("--tool cpu:5ms x", "\"cpu:5ms\": its interval"),
+            ("--tool cpu --tool cpu x", "cpu is asked for twice"),
         ] {
             let error = parse(line).unwrap_err();
             assert!(error.contains(quoted), "{line}: {error}");

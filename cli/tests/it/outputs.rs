@@ -1,4 +1,4 @@
-//! Metrics and artifacts: asked for, shown and fetched.
+//! Metrics, artifacts and tools: asked for, shown and fetched.
 
 use api::fleet::NodeId;
 use api::job::{JobId, JobState};
@@ -138,4 +138,73 @@ async fn artifacts_are_listed_and_fetched_by_run() {
     .failed(3, "SHA-256");
     let left = std::fs::read_dir(other.join("n1/1")).unwrap().count();
     assert_eq!(left, 0);
+}
+
+/// A series of two runs that tools looked at.
+fn seen() -> Vec<u8> {
+    let run = |number: u64, tools: Value| {
+        json!({
+            "number": number, "repetition": number, "container": "c", "verdict": "unproven", "reasons": [],
+            "outcome": "succeeded", "failure": null, "exit_code": 0, "signal": null, "duration_ns": 1,
+            "stdout": "", "stderr": "", "truncated": false, "tools": tools,
+        })
+    };
+    let cpu = |samples: u64| json!({ "document": "tools/1/cpu.jsonl", "samples": samples });
+    let perf = json!({
+        "document": "tools/1/perf.json", "samples": 4, "lost": ["cycles: this CPU does not count it"],
+    });
+    let none = json!({ "missing": "no RAPL" });
+    serde_json::to_vec(&json!({
+        "id": "r", "state": "unproven", "error": null, "request": { "image": "x", "cpus": 1 },
+        "image": "", "cpus": "1", "duration_ns": null, "left_out": [], "metrics": {},
+        "attempts": [
+            run(1, json!({ "cpu": cpu(12), "energy": none, "perf": perf })),
+            run(2, json!({ "cpu": cpu(14), "energy": none })),
+        ],
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn tools_are_asked_for_shown_and_fetched() {
+    let (fake, home) = start().await;
+    home.run("run --detach --tool light,energy? --tool perf:cycles,branches x")
+        .await
+        .ok();
+    let request = fake.read(|state| state.jobs[&FIRST].status.request.clone());
+    assert_eq!(request.tools, ["light", "energy?", "perf:cycles,branches"]);
+    home.run("run --detach --tool gpu x")
+        .await
+        .failed(2, "no tool \"gpu\" is known");
+    home.run("run --detach x").await.ok();
+    home.run("job tools 2")
+        .await
+        .failed(3, "asked for no tools");
+
+    fake.change(|state| {
+        state.assign(FIRST, &node("n1"), "1");
+        state.store(FIRST, &node("n1"), "result.json", &seen());
+        state.store(FIRST, &node("n1"), "tools/1/cpu.jsonl", b"{}\n[0]\n");
+        state.store(FIRST, &node("n1"), "artifacts/1/cpu.jsonl", b"another");
+        state.end(FIRST, JobState::Done, &ending(PartOutcome::Done));
+    });
+    let shown = home.run("job show 1").await.ok().stdout;
+    for line in [
+        "light, energy?, perf:cycles,branches\n",
+        "cpu: 12 to 14 samples of 2 runs\n",
+        "energy: nothing\n",
+        "not seen: no RAPL\n",
+        "perf: 4 counts of 1 run\n",
+        "not seen: cycles: this CPU does not count it\n",
+    ] {
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
+    let listed = home.run("job tools 1").await.ok().stdout;
+    assert_eq!(listed, "n1: 1/cpu.jsonl (7 B)\n");
+    let out = home.path().join("series");
+    home.run(&format!("job tools 1 --out {}", out.display()))
+        .await
+        .ok();
+    let fetched = std::fs::read_to_string(out.join("1/cpu.jsonl")).unwrap();
+    assert_eq!(fetched, "{}\n[0]\n");
 }

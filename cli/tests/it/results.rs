@@ -29,6 +29,11 @@ fn node(name: &str) -> NodeId {
 
 /// A job that has run on a node, with everything that belongs to it.
 fn finished(fake: &FakeController) -> JobId {
+    finished_with(fake, &[])
+}
+
+/// And with these documents besides.
+fn finished_with(fake: &FakeController, more: &[(&str, &[u8])]) -> JobId {
     let signer = fake.authority().issue_node(&["n1"], Validity::days(1));
     let signer = signer.unwrap();
     let request = serde_json::from_value(json!({ "image": "bench:1", "argv": ["spin"] })).unwrap();
@@ -38,6 +43,9 @@ fn finished(fake: &FakeController) -> JobId {
         let job = state.jobs[&id].status.clone();
         let papers = papers(&job, &papers::part(&node("n1"), "1"), &signer, |_| {}).unwrap();
         for (name, bytes) in &papers.documents {
+            state.store(id, &node("n1"), name, bytes);
+        }
+        for (name, bytes) in more {
             state.store(id, &node("n1"), name, bytes);
         }
         state.end(id, JobState::Done, &papers.ending);
@@ -104,6 +112,37 @@ async fn results_are_the_jobs_that_are_over() {
     run(&home, "results show 9")
         .await
         .failed(2, "no job is called 9");
+}
+
+#[tokio::test]
+async fn a_bundle_has_what_tools_saw() {
+    let (fake, home) = start().await;
+    let series: &[u8] = b"{\"schema\":\"stillmetal-series/1\"}\n[0]\n";
+    finished_with(&fake, &[("tools/1/cpu.jsonl", series)]);
+    let said = run(&home, "results export 1").await.ok().stdout;
+    assert!(said.starts_with("wrote job-1.tar: 9 files, "), "{said}");
+    let work = home.path().join("work");
+    let bundle = work.join("job-1.tar");
+    let mut archive = tar::Archive::new(std::fs::File::open(&bundle).unwrap());
+    let names: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    let found = names
+        .iter()
+        .any(|name| name == "job-1/n1/tools/1/cpu.jsonl");
+    assert!(found, "{names:?}");
+    run(&home, "verify job-1.tar").await.ok();
+    // one digit of it
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    let at = bytes.windows(3).position(|part| part == b"[0]").unwrap();
+    bytes[at + 1] = b'1';
+    std::fs::write(&bundle, bytes).unwrap();
+    let broken = run(&home, "verify job-1.tar").await;
+    assert_eq!(broken.code, Some(1));
+    let said = &broken.stdout;
+    assert!(said.contains("tools/1/cpu.jsonl: its SHA-256"), "{said}");
 }
 
 #[tokio::test]

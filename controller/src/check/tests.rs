@@ -202,6 +202,12 @@ fn wrong_outputs() -> Vec<(Value, &'static str)> {
             json!({ "command": ["/bin/true"], "artifacts": ["/a"] }),
             "/artifacts",
         ),
+        (json!({ "image": "a", "tools": ["cpu", "gpu"] }), "/tools/1"),
+        (
+            json!({ "image": "a", "tools": ["cpu", "cpu:2s"] }),
+            "/tools/1",
+        ),
+        (json!({ "image": "a", "tools": vec!["all"; 17] }), "/tools"),
     ]
 }
 
@@ -219,6 +225,42 @@ fn a_wrong_pattern_is_shown_with_its_metric() {
         json["artifacts"] = json!(["/out"]);
     });
     assert_eq!(refused(&good, Role::User), None);
+}
+
+/// The document's list of what may be asked for is the one that is checked.
+#[test]
+fn each_tool_and_set_is_taken() {
+    let words = &schema("JobRequest")["properties"]["tools"];
+    let most = usize::try_from(words["maxItems"].as_u64().unwrap()).unwrap();
+    assert_eq!(words["items"]["pattern"], api::tool::PATTERN);
+    let tools = [
+        "cpu:100ms",
+        "interrupts",
+        "memory",
+        "disk",
+        "network:999s",
+        "frequency",
+        "temperature?",
+        "energy:2s?",
+        "perf:cycles,page-faults?",
+        "light",
+        "medium",
+        "all:10s",
+    ];
+    let repeated = std::iter::repeat("light");
+    let all: Vec<&str> = tools.into_iter().chain(repeated).take(most).collect();
+    let request = request(|json| json["tools"] = json!(all));
+    assert_eq!(refused(&request, Role::User), None);
+    let wrong = job(
+        &self::request(|json| json["tools"] = json!(["gpu"])),
+        Role::User,
+        "",
+    );
+    let wrong = wrong.unwrap_err();
+    assert!(
+        wrong.next.unwrap().contains("cpu, interrupts, memory"),
+        "what there is"
+    );
 }
 
 /// The schema's bounds of metrics and artifacts, as those of numbers below.

@@ -88,6 +88,10 @@ pub struct JobRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::artifacts))]
     pub artifacts: Vec<String>,
+    /// What looks at each run while it is measured; its series are documents `tools/RUN/…`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::schema::tools))]
+    pub tools: Vec<String>,
     /// What happens when its node is lost.
     #[serde(default)]
     pub on_loss: OnLoss,

@@ -6,6 +6,7 @@ use cpulist::CpuSet;
 use serde::{Deserialize, Serialize};
 
 use crate::metric::Readings;
+use crate::tool::ToolResults;
 
 /// Where a process shall run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +77,9 @@ pub struct ProcessStatus {
     /// What it came to in each metric that its job declared.
     #[serde(default, skip_serializing_if = "Readings::is_empty")]
     pub metrics: Readings,
+    /// What each tool that its job asked for came to.
+    #[serde(default, skip_serializing_if = "ToolResults::is_empty")]
+    pub tools: ToolResults,
     /// First MiB of each stream, invalid UTF-8 replaced.
     pub stdout: String,
     pub stderr: String,
@@ -102,6 +106,7 @@ impl ProcessStatus {
             memory_peak_bytes: None,
             cpus_allowed: None,
             metrics: Readings::new(),
+            tools: ToolResults::new(),
             stdout: String::new(),
             stderr: String::new(),
             truncated: false,

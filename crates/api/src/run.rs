@@ -9,6 +9,7 @@ use stats::Dispersion;
 
 use crate::metric::{Metric, MetricFigures, Readings};
 use crate::process::CpuRequest;
+use crate::tool::ToolResults;
 
 /// What to run, and how often.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +67,9 @@ pub struct RunRequest {
     /// series of the node's own API has nowhere to keep them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
+    /// What looks at each run that counts while it is measured, such as `cpu` or `light`. Only of jobs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<String>,
 }
 
 fn one() -> u32 {
@@ -150,6 +154,9 @@ pub struct Attempt {
     /// Documents of the job that were made of its artifacts: path in the container → name.
     #[serde(default)]
     pub artifacts: BTreeMap<String, String>,
+    /// What each tool that was asked for came to; of warm-ups none.
+    #[serde(default, skip_serializing_if = "ToolResults::is_empty")]
+    pub tools: ToolResults,
     /// The beginning of each stream, invalid UTF-8 replaced.
     pub stdout: String,
     pub stderr: String,

@@ -123,6 +123,21 @@ pub(crate) fn artifacts() -> Schema {
         .into()
 }
 
+pub(crate) fn tools() -> Schema {
+    let word = text(512, crate::tool::PATTERN);
+    let items = list(word, crate::tool::TOOLS);
+    items
+        .description(Some(
+            "What looks at each run while it is measured: tools (`cpu`, `interrupts`, `memory`, `disk`, \
+             `network`, `frequency`, `temperature`, `energy`, `perf`), with an interval (`cpu:500ms`) or events \
+             (`perf:cycles,instructions`); `energy?` goes on without it; sets of optional ones (`light`, \
+             `medium`, `all`). Each tool once. Series are documents `tools/RUN/…`.",
+        ))
+        .default(Some(Value::Array(Vec::new())))
+        .build()
+        .into()
+}
+
 /// `"stdout"`, `"stderr"` or `{"file": PATH}`.
 pub(crate) fn metric_source() -> Schema {
     let streams = one_of(["stdout", "stderr"]);

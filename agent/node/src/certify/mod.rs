@@ -60,6 +60,7 @@ use crate::engine::client::EngineClient;
 use crate::placement::Placer;
 use crate::placement::ledger::Token;
 use crate::unproven::Unproven;
+use crate::tools::Meter;
 use desk::Desk;
 use run::Run;
 use seal::Sealer;
@@ -116,6 +117,8 @@ pub struct Certifier {
     left: Mutex<HashMap<String, Left>>,
     /// All of those are known.
     settled: watch::Sender<bool>,
+    /// What counts events of the next run of a container.
+    meters: Mutex<HashMap<String, Arc<Meter>>>,
 }
 
 /// A run that this agent has begun.
@@ -163,6 +166,7 @@ impl Certifier {
             running: Arc::default(),
             left: Mutex::default(),
             settled: watch::Sender::new(false),
+            meters: Mutex::default(),
         }
     }
 
@@ -230,6 +234,11 @@ impl Certifier {
             return true; // there is no gate: a started container's program runs
         }
         run::begun_ns(&Desk::at(&self.parts.run_dir, token)).is_some()
+    }
+
+    /// Has events of a container's next run counted.
+    pub(crate) fn count(&self, container: &str, meter: Arc<Meter>) {
+        lock(&self.meters).insert(container.to_owned(), meter);
     }
 
     /// Has a run end without canaries: what it would prove is not wanted any more.
@@ -309,12 +318,13 @@ impl Certifier {
         let Some((token, container)) = self.certified(id_or_name).await else {
             return;
         };
+        let meter = lock(&self.meters).remove(&container);
         let Some(underway) = self.running().get(&container).cloned() else {
             return;
         };
         let run = match Run::of(&self.parts, token, container.clone()).await {
             Some(run) if run.started_at() != underway.started_before => {
-                let run = run.hurried_by(underway.hurry);
+                let run = run.hurried_by(underway.hurry).counted_by(meter);
                 match underway.started_before.as_str() {
                     NEVER => run,
                     _ => run.again(),

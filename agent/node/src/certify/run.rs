@@ -35,6 +35,7 @@ use crate::cgroups;
 use crate::engine::client::About;
 use crate::engine::output::{CLOSE_DEADLINE, Written};
 use crate::placement::ledger::Token;
+use crate::tools::Meter;
 
 /// From the engine's answer to the gate's own first word.
 const GATE_DEADLINE: Duration = Duration::from_secs(60);
@@ -67,6 +68,8 @@ pub(crate) struct Run {
     ran_before: bool,
     /// No canary is worth waiting for.
     hurry: CancellationToken,
+    /// Counts what its program does.
+    meter: Option<Arc<Meter>>,
 }
 
 /// What the thread found.
@@ -111,6 +114,7 @@ impl Run {
             cpus,
             ran_before: false,
             hurry: parts.stop.clone(),
+            meter: None,
         })
     }
 
@@ -135,6 +139,11 @@ impl Run {
     /// That it is to be over soon once this is cancelled.
     pub(crate) fn hurried_by(self, hurry: CancellationToken) -> Self {
         Self { hurry, ..self }
+    }
+
+    /// That events of its program are counted.
+    pub(crate) fn counted_by(self, meter: Option<Arc<Meter>>) -> Self {
+        Self { meter, ..self }
     }
 
     /// Puts everything back; to be called when the container did not start.
@@ -278,6 +287,10 @@ impl Run {
         let (settings, troubles) = settings::apply(tree, self.about.pid, &self.certify);
         measured.settings = settings;
         measured.troubles.extend(troubles);
+        // interrupts the CPU where the gate sleeps, so before any window
+        if let Some(meter) = &self.meter {
+            meter.attach(self.about.pid);
+        }
         let exit = ExitWatch::start(self.about.pid);
         let oom_before = self.oom_kills();
         measured.before = place.conditions(self.parts.report().as_ref());

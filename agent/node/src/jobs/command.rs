@@ -16,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use api::metric::Source;
 use api::process::{ProcessRequest, ProcessState, ProcessStatus};
-use api::work::{Ending, PartOutcome};
+use api::work::{Document, Ending, PartOutcome};
 use host::Tree;
 use metric::{LOOKED_AT, Tail};
 use serde::{Deserialize, Serialize};
@@ -30,9 +30,11 @@ use super::outcome::{self, Stop};
 use super::{log, now_ms, provenance};
 use crate::certify::ended::Ended;
 use crate::certify::exit::{ExitWatch, Status};
+use crate::certify::raw_ns;
 use crate::placement::ledger::Token;
 use crate::process::run::{self, Ground, Prepared};
 use crate::runs::metrics::{Found, Lack, NoText, Reader, end};
+use crate::tools::{self, Collecting, Outcomes, Window};
 use crate::{Node, cgroups, since_boot};
 
 const PROCESS: &str = "process.json";
@@ -79,6 +81,15 @@ pub(super) async fn run(
 ) -> Result<Ending, Refused> {
     let refused = super::refused;
     run::check(&request).map_err(refused)?;
+    let tools = Arc::clone(node.runs().tools());
+    let wanted = asked(task);
+    let checked = tokio::task::spawn_blocking(move || tools.check(&wanted)).await;
+    match checked {
+        Ok(Ok(())) => {}
+        Ok(Err(unable)) if unable.for_now => return Err(Refused::here(unable.why)),
+        Ok(Err(unable)) => return Err(Refused::anywhere(unable.why)),
+        Err(_) => return Err(Refused::here("looking for its tools died")),
+    }
     let ground = node.processes().ground();
     let name = holder(&stillmetal_work::attempt::name(task.key()));
     let tree = Arc::clone(&ground.tree);
@@ -108,17 +119,22 @@ async fn held(
         if task.ready().await.is_err() || task.measuring().await.is_err() {
             return Ok(None);
         }
+        let collecting = collect(node, task, &noted).await;
         noted.started_ms = now_ms();
+        let begun_ns = raw_ns();
         let child = start(ground, task, prepared)?;
         noted.running = child.id().and_then(|pid| running(&*ground.tree, pid));
         // it runs already: what cannot be noted is only missed if the agent is killed now
         if let Err(why) = note(task, &noted).await {
             tracing::warn!(%why, "a job that runs is not noted");
         }
-        Ok::<_, String>(Some(child))
+        Ok::<_, String>(Some((child, collecting, begun_ns)))
     };
-    match begun.await {
-        Ok(Some(child)) => follow(node, task, ground, &noted, Subject::Child(child)).await,
+    let ended = match begun.await {
+        Ok(Some((child, collecting, begun_ns))) => {
+            let look = Look::Collecting(Box::new(collecting), begun_ns);
+            follow(node, task, ground, &noted, Subject::Child(child), look).await
+        }
         Ok(None) => {
             clean_up(ground, &noted).await;
             Ok(Task::ending(PartOutcome::Cancelled, None))
@@ -126,6 +142,58 @@ async fn held(
         Err(why) => {
             clean_up(ground, &noted).await;
             Err(why)
+        }
+    };
+    node.runs().tools().settle().await;
+    ended
+}
+
+/// What is to look at it.
+fn asked(task: &Task) -> Vec<collect::Asked> {
+    // checked by the controller, and again in `request`
+    collect::asked(&task.assignment().request.tools).unwrap_or_default()
+}
+
+/// Begins to look at it, with its cgroup there and nothing in it.
+async fn collect(node: &Arc<Node>, task: &Task, noted: &Noted) -> Option<Collecting> {
+    let asked = asked(task);
+    if asked.is_empty() {
+        return None;
+    }
+    let tools = Arc::clone(node.runs().tools());
+    let (cgroup, cpus) = (noted.cgroup.clone(), task.assignment().cpus.clone());
+    let begin = move || {
+        let collecting = tools.begin(&asked, cgroup.clone(), None);
+        if let Some(meter) = collecting.meter() {
+            meter.attach_cgroup(&cgroup, &cpus);
+        }
+        collecting
+    };
+    let begun = tokio::task::spawn_blocking(begin).await;
+    begun
+        .map_err(|error| tracing::error!(%error, "the tools of a job died"))
+        .ok()
+}
+
+/// What looks at a program.
+enum Look {
+    /// From when it was started, `CLOCK_MONOTONIC_RAW`.
+    Collecting(Box<Option<Collecting>>, u64),
+    /// An earlier agent did.
+    Lost,
+}
+
+impl Look {
+    async fn end(self, task: &Task) -> Outcomes {
+        match self {
+            Self::Lost => tools::lost(&asked(task)),
+            Self::Collecting(collecting, begin_ns) => {
+                let end_ns = raw_ns();
+                match *collecting {
+                    Some(collecting) => collecting.end(1, Some(Window { begin_ns, end_ns })).await,
+                    None => Outcomes::new(),
+                }
+            }
         }
     }
 }
@@ -147,7 +215,7 @@ pub(super) async fn adopt(node: &Arc<Node>, task: &Task) -> Ending {
         // between the two looks another may have taken its place
         watch.and_then(Result::ok).filter(|_| same())
     }));
-    let followed = follow(node, task, &ground, &noted, subject).await;
+    let followed = follow(node, task, &ground, &noted, subject, Look::Lost).await;
     followed.unwrap_or_else(lost)
 }
 
@@ -265,6 +333,7 @@ async fn follow(
     ground: &Ground,
     noted: &Noted,
     subject: Subject,
+    look: Look,
 ) -> Result<Ending, String> {
     let seconds = noted.request.timeout_seconds.unwrap_or(u32::MAX);
     let past = noted
@@ -291,8 +360,11 @@ async fn follow(
         Some(exit) => (exit, usage.await),
         None => tokio::join!(end, usage),
     };
+    let outcomes = look.end(task).await;
     task.packing().await;
+    let (tools, documents) = tools::keep(task.folder(), 1, outcomes).await;
     let mut status = ProcessStatus {
+        tools,
         state: ProcessState::Exited,
         timed_out: matches!(stop, Some(Stop::Late(_))),
         killed: stop.is_some(),
@@ -317,7 +389,7 @@ async fn follow(
         Some(_) => Found::default(),
     };
     status.metrics = found.readings;
-    pack(node, task, noted, &status, (stop, found.lack)).await
+    pack(node, task, noted, &status, (stop, found.lack), documents).await
 }
 
 /// What it came to in the metrics of its job.
@@ -437,6 +509,7 @@ async fn pack(
     noted: &Noted,
     status: &ProcessStatus,
     (stop, lack): (Option<Stop>, Option<Lack>),
+    kept: Vec<Document>,
 ) -> Result<Ending, String> {
     let mut ending = outcome::of_process(status, stop, lack);
     ending.started_ms = Some(noted.started_ms);
@@ -445,10 +518,9 @@ async fn pack(
     let provenance = provenance::of_command(node, task.assignment()).await;
     let folder = task.folder();
     let kept = async {
-        let mut documents = vec![
-            folder.put("result.json", result).await?,
-            folder.put("provenance.json", provenance).await?,
-        ];
+        let mut documents = kept;
+        documents.push(folder.put("result.json", result).await?);
+        documents.push(folder.put("provenance.json", provenance).await?);
         for name in STREAMS {
             match folder.put_file(name).await {
                 Ok(document) => documents.push(document),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::run::{Attempt, RunState, RunStatus};
+use api::tool::ToolResults;
 use api::work::{Document, Ending, PartOutcome};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use super::request::Image;
 use super::{artifacts, log, now_ms, outcome, provenance};
 use crate::Node;
 use crate::runs::{Begun, Collected, Made, Next, Prepared, Watcher};
+use crate::tools::{self, Outcomes};
 
 const SERIES: &str = "series.json";
 /// Between two looks whether a program has begun that has to write.
@@ -42,6 +44,7 @@ struct Series {
 struct Over {
     run: Attempt,
     certificate: Option<Document>,
+    /// And what its tools saw.
     #[serde(default)]
     artifacts: Vec<Document>,
 }
@@ -300,11 +303,19 @@ impl Watcher for Follower {
         Box::pin(artifacts::collect(self.node.client(), folder, run, paths))
     }
 
+    fn keep_tools(
+        &self,
+        run: u32,
+        outcomes: Outcomes,
+    ) -> BoxFuture<'_, (ToolResults, Vec<Document>)> {
+        Box::pin(tools::keep(self.task.folder(), run, outcomes))
+    }
+
     fn over<'a>(
         &'a self,
         run: &'a Attempt,
         certificate: Option<&'a str>,
-        artifacts: Vec<Document>,
+        documents: Vec<Document>,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
             self.task.output(Output::Over).await;
@@ -315,14 +326,14 @@ impl Watcher for Follower {
             let over = Over {
                 run: run.clone(),
                 certificate: certificate.clone(),
-                artifacts: artifacts.clone(),
+                artifacts: documents.clone(),
             };
             let text = serde_json::to_vec(&over).map_err(|error| error.to_string())?;
             let number = usize::try_from(run.number).unwrap_or(usize::MAX);
             let noted = self.task.folder().note(&note(number), text).await;
             noted
                 .map_err(|error| format!("the node cannot keep a run: {}", crate::chain(&error)))?;
-            for document in certificate.into_iter().chain(artifacts) {
+            for document in certificate.into_iter().chain(documents) {
                 self.keep(document);
             }
             Ok(())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::metric::Reading;
 use api::process::ProcessStatus;
 use api::run::{Attempt, RunState, RunStatus};
+use api::tool::ToolResult;
 use api::work::{Ending, PartOutcome};
 use quiet::{Outcome, Verdict};
 use stillmetal_work::Task;
@@ -246,6 +247,14 @@ pub(super) fn of_process(status: &ProcessStatus, stop: Option<Stop>, lack: Optio
             figures.insert(metric_key(name), line);
         }
     }
+    for (name, result) in &status.tools {
+        let line = match result {
+            ToolResult::Collected { samples, .. } if name == "perf" => format!("{samples} counts"),
+            ToolResult::Collected { samples, .. } => format!("{samples} samples"),
+            ToolResult::Missing { missing } => format!("nothing: {missing}"),
+        };
+        figures.insert(format!("tool {name}"), line);
+    }
     Ending {
         exit_code: status.exit_code,
         signal: status.signal,
@@ -274,6 +283,7 @@ mod tests {
             duration_ns: Some(5),
             metrics: api::metric::Readings::new(),
             artifacts: std::collections::BTreeMap::new(),
+            tools: api::tool::ToolResults::new(),
             stdout: String::new(),
             stderr: String::new(),
             truncated: false,
@@ -438,6 +448,25 @@ mod tests {
         );
         assert_eq!(figures["metric median"], "7 (one run), higher is better");
         assert_eq!(figures["median"], "2.000000000 s", "its own figures stay");
+    }
+
+    #[test]
+    fn what_tools_came_to_is_among_the_figures_of_a_program() {
+        let request = serde_json::from_value(json!({"argv": ["/x"]})).unwrap();
+        let tools = json!({
+            "cpu": {"document": "tools/1/cpu.jsonl", "samples": 7},
+            "perf": {"document": "tools/1/perf.json", "samples": 2},
+            "energy": {"missing": "no RAPL"},
+        });
+        let status = ProcessStatus {
+            exit_code: Some(0),
+            tools: serde_json::from_value(tools).unwrap(),
+            ..ProcessStatus::starting(1, &request)
+        };
+        let figures = of_process(&status, None, None).figures;
+        assert_eq!(figures["tool cpu"], "7 samples");
+        assert_eq!(figures["tool perf"], "2 counts");
+        assert_eq!(figures["tool energy"], "nothing: no RAPL");
     }
 
     #[test]

@@ -81,11 +81,14 @@ fn series(assignment: &Assignment, image: &str) -> Result<RunRequest, String> {
              certificates of {MOST_RUNS}; make several jobs of it"
         ));
     }
-    let documents = runs * (1 + request.artifacts.len() as u64);
+    let asked = collect::asked(&request.tools);
+    let tools = asked.map_err(|fault| format!("{}; {}", fault.why, fault.next))?;
+    let each = 1 + request.artifacts.len() as u64 + tools.len() as u64;
+    let documents = runs * each;
     if documents > MOST_RUNS {
         return Err(format!(
-            "it may come to {documents} certificates and artifacts of {runs} runs: a node keeps {MOST_RUNS} \
-             of both; write the artifacts into one folder, or make several jobs of it"
+            "it may come to {documents} certificates and artifacts of {runs} runs, with what tools saw: a node \
+             keeps {MOST_RUNS}; write the artifacts into one folder, or make several jobs of it"
         ));
     }
     Ok(RunRequest {
@@ -107,6 +110,7 @@ fn series(assignment: &Assignment, image: &str) -> Result<RunRequest, String> {
         trace: measure.trace,
         metrics: request.metrics.clone(),
         artifacts: request.artifacts.clone(),
+        tools: request.tools.clone(),
     })
 }
 
@@ -166,6 +170,8 @@ fn process(assignment: &Assignment, command: &[String]) -> Result<ProcessRequest
     }
     let metrics = metric::extractors(&assignment.request.metrics);
     metrics.map_err(|fault| format!("{}; {}", fault.why, fault.next))?;
+    let tools = collect::asked(&assignment.request.tools);
+    tools.map_err(|fault| format!("{}; {}", fault.why, fault.next))?;
     Ok(ProcessRequest {
         argv: command.to_vec(),
         cpus: Some(CpuRequest::Exact(assignment.cpus.clone())),
@@ -215,6 +221,7 @@ mod tests {
                 "metrics": [{"name": "rate", "unit": "1/s", "direction": "higher",
                     "from": {"file": "/r"}, "regex": "(.)"}],
                 "artifacts": ["/out"],
+                "tools": ["light", "perf:cycles"],
             }),
         );
         given.devices = vec!["/dev/dri/renderD128".into()];
@@ -232,6 +239,7 @@ mod tests {
             "metrics": [{"name": "rate", "unit": "1/s", "direction": "higher",
                 "from": {"file": "/r"}, "regex": "(.)"}],
             "artifacts": ["/out"],
+            "tools": ["light", "perf:cycles"],
         });
         assert_eq!(serde_json::to_value(&image.request).unwrap(), expected);
     }
@@ -301,6 +309,12 @@ mod tests {
                 "admin",
                 json!({"command": ["/x"], "artifacts": ["/a"]}),
                 "artifacts",
+            ),
+            ("user", json!({"image": "b", "tools": ["gpu"]}), "\"gpu\""),
+            (
+                "user",
+                json!({"image": "b", "measure": {"repetitions": 1000}, "tools": ["cpu"]}),
+                "what tools saw",
             ),
             (
                 "admin",

@@ -1,6 +1,7 @@
 //! One run of a series: a container from its claim to its certificate.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::metric::Readings;
@@ -22,9 +23,11 @@ use super::series::Next;
 use super::watcher::Watcher;
 use super::{Parts, Seat, metrics, resume, unproven};
 use crate::certify::Found;
+use crate::cgroups;
 use crate::engine::output::{CLOSE_DEADLINE, Tails, Written};
 use crate::placement::containers::ContainersError;
 use crate::placement::ledger::Token;
+use crate::tools::{Collecting, Outcomes, Window};
 
 /// Marks the containers of series; no user's may carry it.
 pub(super) const LABEL: &str = "stillmetal.run";
@@ -56,6 +59,8 @@ pub(super) struct Measured {
     pub(super) certificate: Option<String>,
     /// It was ended because the series was cancelled.
     pub(super) cut: bool,
+    /// What looked at it.
+    pub(super) tools: Outcomes,
 }
 
 /// Claims the CPUs, in place of the series' earlier claim, and makes the container.
@@ -156,12 +161,16 @@ pub(super) async fn measure(
     }
     let id = made.container.as_str();
     let certifier = &parts.certifier;
+    let collecting = collecting(parts, made, request).await;
     certifier
         .starting(id)
         .await
         .map_err(|denial| denial.message)?;
     // beside the certifier's own hold, which ends with the certificate
     parts.placer.keep(&made.token);
+    if let Some(meter) = collecting.as_ref().and_then(Collecting::meter) {
+        certifier.count(id, meter);
+    }
     let started = parts.client.start(id).await;
     certifier.started(id).await;
     started.map_err(|error| crate::chain(&error))?;
@@ -187,6 +196,10 @@ pub(super) async fn measure(
     };
     let certificate: Certificate = serde_json::from_str(&text)
         .map_err(|error| format!("the certificate of {id} cannot be read: {error}"))?;
+    let tools = match collecting {
+        Some(collecting) => collecting.end(number, window(&certificate)).await,
+        None => Outcomes::new(),
+    };
     let (written, tails) = written(parts, id, request).await;
     let mut run = attempt(made, number, &certificate, written);
     if !cut {
@@ -196,6 +209,49 @@ pub(super) async fn measure(
         run,
         certificate: Some(text),
         cut,
+        tools,
+    })
+}
+
+/// Begins to look at a run that counts; `None`: nothing is to look at it.
+async fn collecting(parts: &Parts, made: &Made, request: &RunRequest) -> Option<Collecting> {
+    let asked = asked(made.next, request);
+    if asked.is_empty() {
+        return None;
+    }
+    let tools = Arc::clone(&parts.tools);
+    let cgroup = format!(
+        "{}/{}",
+        cgroups::partition_name(&made.token),
+        made.container
+    );
+    let token = made.token.clone();
+    let begin = move || tools.begin(&asked, cgroup, Some(&token));
+    let begun = tokio::task::spawn_blocking(begin).await;
+    match begun {
+        Ok(collecting) => Some(collecting),
+        Err(error) => {
+            tracing::error!(%error, "the tools of a run died");
+            None
+        }
+    }
+}
+
+/// The tools of a run: warm-ups have none.
+pub(super) fn asked(next: Next, request: &RunRequest) -> Vec<collect::Asked> {
+    match next {
+        // checked before the series began
+        Next::Repetition(_) => collect::asked(&request.tools).unwrap_or_default(),
+        Next::Warmup | Next::End(_) => Vec::new(),
+    }
+}
+
+/// From the program's first instruction to the end of its first process.
+fn window(certificate: &Certificate) -> Option<Window> {
+    let job = &certificate.evidence.job;
+    Some(Window {
+        begin_ns: job.gate.exec_ns?,
+        end_ns: job.ended_ns?,
     })
 }
 
@@ -313,6 +369,7 @@ pub(super) fn blank(made: &Made, number: u32, written: Written) -> Attempt {
         duration_ns: None,
         metrics: Readings::new(),
         artifacts: BTreeMap::new(),
+        tools: api::tool::ToolResults::new(),
         stdout: text(&written.stdout.bytes),
         stderr: text(&written.stderr.bytes),
         truncated: written.stdout.truncated || written.stderr.truncated,

@@ -45,7 +45,16 @@ pub(super) fn check(request: &RunRequest) -> Result<(), Denial> {
     };
     metric::extractors(&request.metrics).map_err(|wrong| fault("metrics", wrong))?;
     metric::artifacts(&request.artifacts).map_err(|wrong| fault("artifacts", wrong))?;
+    tools(request)?;
     Ok(())
+}
+
+/// What is to look at its runs.
+pub(super) fn tools(request: &RunRequest) -> Result<Vec<collect::Asked>, Denial> {
+    collect::asked(&request.tools).map_err(|fault| {
+        let collect::Fault { at, why, next } = fault;
+        bad(format!("`tools{at}`: {why}; {next}"))
+    })
 }
 
 #[cfg(test)]
@@ -67,6 +76,11 @@ mod tests {
         let wrong = with("metrics", json!([{"name": "m", "regex": "a(b"}])).unwrap_err();
         assert_eq!(wrong.status, 400);
         for part in ["`metrics/0/regex`", "metric \"m\"", "a(b", "unclosed group"] {
+            assert!(wrong.message.contains(part), "{}", wrong.message);
+        }
+        assert!(with("tools", json!(["light", "perf:cycles"])).is_ok());
+        let wrong = with("tools", json!(["cpu", "gpu"])).unwrap_err();
+        for part in ["`tools/1`", "\"gpu\"", "cpu, interrupts"] {
             assert!(wrong.message.contains(part), "{}", wrong.message);
         }
         let wrong = with("artifacts", json!(["/a", "b"])).unwrap_err();

@@ -128,15 +128,18 @@ impl Driver {
             run.truncated = true;
         }
         let certificate = measured.certificate.as_deref();
-        let mut artifacts = Vec::new();
+        let mut kept = Vec::new();
+        if !measured.tools.is_empty() {
+            (run.tools, kept) = self.watcher.keep_tools(run.number, measured.tools).await;
+        }
         let paths = self.request().artifacts;
         if !measured.cut && !paths.is_empty() {
             let collected = self.watcher.collect(&run, &paths).await;
-            artifacts = collected.documents;
+            kept.extend(collected.documents);
             run.artifacts = collected.names;
             metrics::judge(&mut run, collected.lack);
         }
-        let kept = self.watcher.over(&run, certificate, artifacts).await;
+        let kept = self.watcher.over(&run, certificate, kept).await;
         self.status.send_modify(|status| {
             status.attempts.push(run);
             (status.duration_ns, status.left_out) = figures(&status.attempts);
@@ -178,6 +181,7 @@ impl Driver {
         self.watcher.leaving(made).await;
         attempt::remove(&self.parts, made).await;
         self.parts.placer.let_go(&made.token).await;
+        self.parts.tools.settle().await;
         self.status.send_modify(|status| match end {
             End::State(state) => status.state = state,
             End::Cancelled => status.state = RunState::Cancelled,

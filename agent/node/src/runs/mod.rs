@@ -32,6 +32,7 @@ use crate::engine::client::EngineClient;
 use crate::placement::Placer;
 use crate::placement::containers::ContainersError;
 use crate::unproven::Unproven;
+use crate::tools::Toolbox;
 use driver::Driver;
 pub use series::figures;
 use series::next;
@@ -62,6 +63,7 @@ pub struct Parts {
     pub owner: Option<String>,
     /// Gets a line for each image that is run: whoever asked for it takes them away again.
     pub images_used: Option<PathBuf>,
+    pub tools: Arc<Toolbox>,
 }
 
 /// All series of this agent.
@@ -139,6 +141,13 @@ impl Runs {
                     .into(),
             ));
         }
+        if !request.tools.is_empty() {
+            return Err(attempt::bad(
+                "`tools`: a series of the node's own API has nowhere to keep what they see; run it as a job of \
+                 a controller (`still run --tool`)"
+                    .into(),
+            ));
+        }
         let prepared = self.prepare(role, request, Seat::default()).await?;
         let begun = self.begin(prepared, Arc::new(Nobody));
         let status = begun.status.borrow().clone();
@@ -156,11 +165,25 @@ impl Runs {
         request: RunRequest,
         seat: Seat,
     ) -> Result<Prepared, Denial> {
+        let prepared = self.try_prepare(role, request, seat).await;
+        if prepared.is_err() {
+            self.parts.tools.settle().await;
+        }
+        prepared
+    }
+
+    async fn try_prepare(
+        &self,
+        role: Role,
+        request: RunRequest,
+        seat: Seat,
+    ) -> Result<Prepared, Denial> {
         check::check(&request)?;
         let request = match self.parts.certifier.unproven() {
             Some(unproven) => unprovable(unproven, request)?,
             None => request,
         };
+        self.check_tools(&request).await?;
         let image = self.parts.client.image_digest(&request.image).await;
         let image = image.map_err(|error| match error {
             ContainersError::NoSuch { .. } => Denial {
@@ -209,6 +232,33 @@ impl Runs {
         })
     }
 
+    /// Whether the tools that a series cannot be without can run here.
+    async fn check_tools(&self, request: &RunRequest) -> Result<(), Denial> {
+        let asked = check::tools(request)?;
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let tools = Arc::clone(&self.parts.tools);
+        let checked = tokio::task::spawn_blocking(move || tools.check(&asked)).await;
+        match checked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(unable)) if unable.for_now => Err(Denial {
+                status: 409,
+                message: unable.why,
+            }),
+            Ok(Err(unable)) => Err(attempt::bad(unable.why)),
+            Err(_) => Err(Denial {
+                status: 500,
+                message: "looking for its tools died".into(),
+            }),
+        }
+    }
+
+    /// What looks at runs of this node.
+    pub(crate) fn tools(&self) -> &Arc<Toolbox> {
+        &self.parts.tools
+    }
+
     /// Keeps the CPUs of a series that has not begun for another while.
     pub(crate) fn renew(&self, prepared: &Prepared) {
         self.parts.placer.renew(&prepared.made.token);
@@ -218,6 +268,7 @@ impl Runs {
     pub(crate) async fn give_up(&self, prepared: &Prepared) {
         attempt::remove(&self.parts, &prepared.made).await;
         self.parts.placer.reconcile().await;
+        self.parts.tools.settle().await;
     }
 
     /// Lets it run.
@@ -445,3 +496,6 @@ fn unprovable(unproven: &Unproven, request: RunRequest) -> Result<RunRequest, De
 fn number(id: &str) -> Option<u64> {
     u64::from_str_radix(id, 16).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use super::{Parts, unproven};
 use crate::certify::{self, Left, NEVER};
 use crate::engine::output::Written;
 use crate::placement::containers::{Containers, ContainersError};
+use crate::tools;
 
 /// What became of its container.
 pub(super) enum Found {
@@ -80,6 +81,7 @@ pub(super) async fn find(
         run,
         certificate: text,
         cut: ended.cut,
+        tools: tools::lost(&attempt::asked(made.next, request)),
     })))
 }
 

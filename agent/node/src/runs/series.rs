@@ -108,6 +108,7 @@ mod tests {
             duration_ns: Some(duration_ns),
             metrics: api::metric::Readings::new(),
             artifacts: std::collections::BTreeMap::new(),
+            tools: api::tool::ToolResults::new(),
             stdout: String::new(),
             stderr: String::new(),
             truncated: false,

@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 
 use api::run::{Attempt, RunStatus};
+use api::tool::ToolResults;
 use api::work::Document;
 use futures_util::future::BoxFuture;
 
 use super::attempt::Made;
 use super::metrics::Lack;
+use crate::tools::Outcomes;
 
 /// What was kept of a run's artifacts.
 #[derive(Debug, Default)]
@@ -39,7 +41,14 @@ pub(crate) trait Watcher: Send + Sync {
     /// Keeps these paths of the container of a run that is over.
     fn collect<'a>(&'a self, run: &'a Attempt, paths: &'a [String]) -> BoxFuture<'a, Collected>;
 
-    /// A run is over, and its container still there.
+    /// Keeps what tools saw of a run that is over.
+    fn keep_tools(
+        &self,
+        run: u32,
+        outcomes: Outcomes,
+    ) -> BoxFuture<'_, (ToolResults, Vec<Document>)>;
+
+    /// A run is over, and its container still there. `documents`: what was kept of it.
     ///
     /// # Errors
     /// Why the series is to end.
@@ -47,7 +56,7 @@ pub(crate) trait Watcher: Send + Sync {
         &'a self,
         run: &'a Attempt,
         certificate: Option<&'a str>,
-        artifacts: Vec<Document>,
+        documents: Vec<Document>,
     ) -> BoxFuture<'a, Result<(), String>>;
 
     /// The last container goes.
@@ -75,11 +84,20 @@ impl Watcher for Nobody {
         Box::pin(std::future::ready(Collected::default()))
     }
 
+    fn keep_tools(
+        &self,
+        _run: u32,
+        _outcomes: Outcomes,
+    ) -> BoxFuture<'_, (ToolResults, Vec<Document>)> {
+        // nor tools
+        Box::pin(std::future::ready((ToolResults::new(), Vec::new())))
+    }
+
     fn over<'a>(
         &'a self,
         _run: &'a Attempt,
         _certificate: Option<&'a str>,
-        _artifacts: Vec<Document>,
+        _documents: Vec<Document>,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -141,6 +141,7 @@ fn attempt(certificate: &Certificate) -> Attempt {
         duration_ns: job.duration_ns(),
         metrics: BTreeMap::new(),
         artifacts: BTreeMap::new(),
+        tools: api::tool::ToolResults::new(),
         stdout: String::new(),
         stderr: String::new(),
         truncated: true,
