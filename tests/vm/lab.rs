@@ -160,6 +160,7 @@ fn jobs_come_back_with_proof_or_say_why_not() {
     let lab = a_lab();
     wrong_use_is_told(&lab);
     a_job_comes_back_with_its_proof(&lab);
+    tools_look_at_runs_and_disturb_none(&lab);
     failures_are_told_apart(&lab);
     the_docker_client_goes_through_the_controller(&lab);
     down(&lab);
@@ -297,6 +298,124 @@ fn a_job_comes_back_with_its_proof(lab: &Lab) {
     let refused = verify();
     assert_eq!(refused.code, Some(1), "{}", both(&refused));
     std::fs::remove_file(&bundle).unwrap();
+}
+
+/// Series of a run that is as quiet as without them, and a reason for each that is not there.
+fn tools_look_at_runs_and_disturb_none(lab: &Lab) {
+    let words = ["run", "--cpus", "1", "--canary", "1", "--attempts", "10"];
+    let tools = [
+        "--tool",
+        "light:200ms,network,energy?",
+        "--tool",
+        "perf:task-clock,page-faults",
+    ];
+    let command = ["busybox", "sh", "-c", SPIN];
+    let (value, code) = lab.json(words.into_iter().chain(tools).chain(command));
+    assert_eq!(code, 0, "{value:#}");
+    let id = value["job"]["id"].to_string();
+    let attempts = value["results"][0]["runs"]["attempts"].as_array().unwrap();
+    let quiet = attempts.iter().find(|run| run["verdict"] == "quiet");
+    let quiet = quiet.unwrap_or_else(|| panic!("none is quiet: {value:#}"));
+    let missing = quiet["tools"]["energy"]["missing"].as_str().unwrap();
+    assert!(missing.contains("virtual machine"), "{missing}");
+
+    let series = lab.home.path().join("series");
+    let out = series.to_str().unwrap();
+    lab.still(["job", "tools", &id, "--out", out])
+        .run_ok()
+        .unwrap();
+    let run = series.join(quiet["number"].to_string());
+    for tool in ["cpu", "interrupts", "memory", "network"] {
+        let text = std::fs::read_to_string(run.join(format!("{tool}.jsonl"))).unwrap();
+        let mut lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let head = lines.next().unwrap();
+        let times: Vec<i64> = lines.map(|row| row[0].as_i64().unwrap()).collect();
+        let end = head["window_ns"][1].as_i64().unwrap();
+        assert!(end > 0 && times[0] <= 0, "{tool}: {head:#}");
+        assert!(*times.last().unwrap() >= end, "{tool}: {head:#}");
+        assert!(times.is_sorted(), "{tool}: {times:?}");
+        let samples = quiet["tools"][tool]["samples"].as_u64().unwrap();
+        assert_eq!(times.len() as u64, samples, "{tool}");
+    }
+    // the job was on its CPU for as long as its window, and nobody else was
+    let text = std::fs::read_to_string(run.join("perf.json")).unwrap();
+    let counts: Value = serde_json::from_str(&text).unwrap();
+    let clock = &counts["counts"][0];
+    assert_eq!(clock["event"], "task-clock", "{counts:#}");
+    let nanoseconds = clock["count"].as_u64().unwrap();
+    let window = quiet["duration_ns"].as_u64().unwrap();
+    assert!(
+        nanoseconds > window / 2 && nanoseconds < window * 2,
+        "{counts:#}"
+    );
+    std::fs::remove_dir_all(&series).unwrap();
+
+    // what a machine lacks is named, and nothing is begun
+    let refused = ["run", "--tool", "energy", "busybox", "true"];
+    let refused = lab.still(refused).run().unwrap();
+    assert_eq!(refused.code, Some(1), "{}", both(&refused));
+    let said = refused.text() + &refused.error_text();
+    assert!(
+        said.contains("tool energy cannot run on this node"),
+        "{said}"
+    );
+
+    // a program of the node is looked at as well, and counted by its cgroup
+    let words = ["run", "--tool", "cpu:200ms,perf:task-clock", "--command"];
+    let burn = ["/sbin/stillmetal-agent", "burn", "--seconds", "3"];
+    let (value, code) = lab.json(words.into_iter().chain(burn));
+    assert_eq!(code, 0, "{value:#}");
+    let figures = &value["job"]["parts"][0]["ending"]["figures"];
+    let samples = figures["tool cpu"].as_str().unwrap();
+    assert!(samples.ends_with(" samples"), "{value:#}");
+    assert_eq!(figures["tool perf"], "1 counts", "{value:#}");
+    let id = value["job"]["id"].to_string();
+    lab.still(["job", "tools", &id, "--out", out])
+        .run_ok()
+        .unwrap();
+    let text = std::fs::read_to_string(series.join("1/perf.json")).unwrap();
+    let counts: Value = serde_json::from_str(&text).unwrap();
+    let nanoseconds = counts["counts"][0]["count"].as_u64().unwrap();
+    assert!(nanoseconds > 2_000_000_000, "{counts:#}");
+    std::fs::remove_dir_all(&series).unwrap();
+
+    // its threads are where no run is
+    let id = lab.begin(&[
+        "--attempts",
+        "1",
+        "--tool",
+        "all:100ms",
+        "busybox",
+        "sh",
+        "-c",
+        STUBBORN,
+    ]);
+    let find = "for t in /proc/[0-9]*/task/*; do [ \"$(cat $t/comm 2>/dev/null)\" = collect ] && \
+                grep Cpus_allowed_list $t/status; done; true";
+    let words = [
+        "run",
+        "--rm",
+        "--privileged",
+        "--pid",
+        "host",
+        "busybox",
+        "sh",
+        "-c",
+        find,
+    ];
+    let docker = lab.docker();
+    let found = docker.run(words).unwrap();
+    assert!(found.success(), "{}", both(&found));
+    assert_eq!(found.text(), "Cpus_allowed_list:\t0\n");
+    lab.still(["job", "cancel", &id]).run_ok().unwrap();
+    let job = lab.ended(&id);
+    let documents = job["parts"][0]["documents"].as_array().unwrap();
+    let kept = documents
+        .iter()
+        .any(|document| document["name"] == "tools/1/cpu.jsonl");
+    assert!(kept, "{job:#}");
 }
 
 /// The first digit of a count in some certificate.
