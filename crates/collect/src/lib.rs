@@ -13,4 +13,4 @@ mod series;
 
 pub use ask::{Asked, Events, Fault, Need, Set, Tool, asked, split};
 pub use event::{Event, Family};
-pub use series::{CELLS, COLUMNS, Kind, Reading, SAMPLES, SCHEMA, Series, Zero};
+pub use series::{Birth, CELLS, COLUMNS, Kind, Reading, SAMPLES, SCHEMA, Series, Zero};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use quiet::parse::{CpuTicks, parse_keyed, parse_stat, parse_table, parse_vmstat};
 
-use crate::series::{Kind, Reading};
+use crate::series::{Birth, Kind, Reading};
 
 /// `/proc/stat`, in ticks of `USER_HZ`, which is 100 on every architecture of ours.
 const TICK_MS: u64 = 10;
@@ -94,7 +94,7 @@ pub fn cpu_of_job<'a>(path: &'a str, cpu_stat: &str) -> Vec<Reading<'a>> {
     ];
     let found = keys.into_iter().filter_map(|(name, key)| {
         let count = parse_keyed(cpu_stat, key)?;
-        Some(Reading::counter(name, "µs", path, count))
+        Some(Reading::counter(name, "µs", path, count).born(Birth::New))
     });
     found.collect()
 }
@@ -115,7 +115,7 @@ pub fn interrupts(interrupts: &str, softirqs: &str) -> Vec<Reading<'static>> {
             };
             for (cpu, count) in line.counts.iter().filter(|(_, count)| **count > 0) {
                 let name = format!("cpu{cpu}/{before}{}{device}", line.name);
-                all.push(Reading::counter(name, "count", source, *count));
+                all.push(Reading::counter(name, "count", source, *count).born(Birth::Zero));
             }
         }
     }
@@ -181,12 +181,8 @@ pub fn memory_stat_of_job<'a>(path: &'a str, memory_stat: &str) -> Vec<Reading<'
     });
     let counts = MEMORY_COUNTS.into_iter().filter_map(|name| {
         let count = parse_keyed(memory_stat, name)?;
-        Some(Reading::counter(
-            format!("job/{name}"),
-            "count",
-            path,
-            count,
-        ))
+        let name = format!("job/{name}");
+        Some(Reading::counter(name, "count", path, count).born(Birth::New))
     });
     sizes.chain(counts).collect()
 }
@@ -232,7 +228,7 @@ pub fn disk(text: &str) -> Vec<Reading<'static>> {
             ("busy", "ms", busy),
         ] {
             let name = format!("{device}/{name}");
-            all.push(Reading::counter(name, unit, DISKSTATS, count));
+            all.push(Reading::counter(name, unit, DISKSTATS, count).born(Birth::Zero));
         }
         let name = format!("{device}/in_flight");
         all.push(Reading::gauge(name, "requests", DISKSTATS, signed(now)));
@@ -266,7 +262,8 @@ pub fn network(text: &str) -> Vec<Reading<'static>> {
             ("send_dropped", "count", 11),
         ] {
             let name = format!("{device}/{name}");
-            all.push(Reading::counter(name, unit, NET_DEV, numbers[index]));
+            let count = numbers[index];
+            all.push(Reading::counter(name, unit, NET_DEV, count).born(Birth::New));
         }
     }
     all

@@ -7,7 +7,7 @@
 //! ```
 //! The first line says what the others are: first the time in ns from the start of the measured window,
 //! then a number for each column, or null where it could not be read. Counters begin at 0 with their
-//! first row.
+//! first row, or when what they count did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -49,6 +49,17 @@ impl Kind {
     }
 }
 
+/// What a figure was before it was first read, if it was not there at the first row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// Nobody knows: it counts from there on.
+    Unknown,
+    /// Nothing: what has not happened yet is not listed.
+    Zero,
+    /// Not there; it began at 0.
+    New,
+}
+
 /// One figure at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading<'a> {
@@ -60,6 +71,7 @@ pub struct Reading<'a> {
     pub source: &'a str,
     /// Holds every `u64` and every `i64`.
     pub value: i128,
+    pub birth: Birth,
 }
 
 impl<'a> Reading<'a> {
@@ -75,7 +87,13 @@ impl<'a> Reading<'a> {
             kind: Kind::Counter,
             source,
             value: count.into(),
+            birth: Birth::Unknown,
         }
+    }
+
+    /// The same with another birth.
+    pub(crate) fn born(self, birth: Birth) -> Self {
+        Self { birth, ..self }
     }
 
     pub(crate) fn gauge(
@@ -90,6 +108,7 @@ impl<'a> Reading<'a> {
             kind: Kind::Gauge,
             source,
             value: value.into(),
+            birth: Birth::Unknown,
         }
     }
 }
@@ -111,17 +130,24 @@ struct Column {
 }
 
 impl Column {
+    /// `rows`: those before it.
     fn new(reading: Reading<'_>, at_ns: i64, rows: usize) -> Self {
+        let (then, before) = match reading.birth {
+            _ if rows == 0 => (reading.value, NONE),
+            Birth::Unknown => (reading.value, NONE),
+            Birth::Zero => (0, 0),
+            Birth::New => (0, NONE),
+        };
         Self {
             name: reading.name,
             unit: reading.unit,
             kind: reading.kind,
             source: reading.source.to_owned(),
-            last: (reading.value, at_ns),
+            last: (then, at_ns),
             gained: 0,
             broken: false,
             moved: false,
-            cells: vec![NONE; rows],
+            cells: vec![before; rows],
         }
     }
 
@@ -173,6 +199,8 @@ pub struct Series {
     /// Samples since the last one that was kept.
     since: u64,
     dropped: u64,
+    /// Something was not read: what appears later may have been there before.
+    doubtful: bool,
     /// What was not seen, and why.
     lost: BTreeSet<String>,
 }
@@ -199,6 +227,7 @@ impl Series {
             step: 1,
             since: 0,
             dropped: 0,
+            doubtful: false,
             lost: BTreeSet::new(),
         }
     }
@@ -218,7 +247,10 @@ impl Series {
 
     fn row(&mut self, at_ns: i64, readings: Vec<Reading<'_>>, kept: bool) {
         let rows = self.times.len();
-        for reading in readings {
+        for mut reading in readings {
+            if self.doubtful {
+                reading.birth = Birth::Unknown;
+            }
             let index = match self.index.get(&reading.name) {
                 Some(index) => *index,
                 None if self.columns.len() >= COLUMNS => {
@@ -282,6 +314,12 @@ impl Series {
             _ => 0,
         };
         self.step = self.step.saturating_mul(2);
+    }
+
+    /// Says that something could not be read at this moment.
+    pub fn miss(&mut self, why: impl Into<String>) {
+        self.doubtful = true;
+        self.lose(why);
     }
 
     /// Says that something is not in it.

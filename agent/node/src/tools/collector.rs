@@ -8,7 +8,7 @@ use nix::unistd::gettid;
 use tokio::sync::oneshot;
 
 use super::place::Place;
-use super::source::Source;
+use super::source::{Source, Texts};
 use super::{Outcome, Outcomes, monotonic_ns};
 
 /// A thread at work. Dropped, it ends.
@@ -140,9 +140,8 @@ impl Watched {
     fn sample(&mut self, place: &Place) {
         let begun = Instant::now();
         let at_ns = monotonic_ns();
-        let texts = self.source.read(place);
+        let texts = self.look(place);
         self.series.add(at_ns, self.source.readings(&texts));
-        self.lose(texts.lost);
         // at least as long as was spent is left to others
         let now = Instant::now();
         let earliest = now + (now - begun);
@@ -155,9 +154,8 @@ impl Watched {
 
     fn end(mut self, place: &Place) -> Seen {
         let at_ns = monotonic_ns();
-        let texts = self.source.read(place);
+        let texts = self.look(place);
         self.series.finish(at_ns, self.source.readings(&texts));
-        self.lose(texts.lost);
         if self.late > 0 {
             let late = self.late;
             self.series.lose(format!(
@@ -170,9 +168,11 @@ impl Watched {
         }
     }
 
-    fn lose(&mut self, lost: Vec<String>) {
-        for why in lost {
-            self.series.lose(why);
+    fn look(&mut self, place: &Place) -> Texts {
+        let mut texts = self.source.read(place);
+        for why in std::mem::take(&mut texts.lost) {
+            self.series.miss(why);
         }
+        texts
     }
 }

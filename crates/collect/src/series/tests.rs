@@ -66,6 +66,39 @@ fn counters_begin_at_zero_and_gauges_are_as_they_are() {
 }
 
 #[test]
+fn what_comes_later_counts_from_its_beginning() {
+    let born = |name, count, birth| counter(name, count).born(birth);
+    let later = |doubt: bool| {
+        let mut series = new();
+        series.add(1, vec![born("first", 9, Birth::Zero)]);
+        if doubt {
+            series.miss("a file could not be read");
+        }
+        series.add(
+            2,
+            vec![
+                born("first", 10, Birth::Zero),
+                born("zero", 5, Birth::Zero),
+                born("new", 6, Birth::New),
+                born("unknown", 7, Birth::Unknown),
+            ],
+        );
+        read(&series, ZERO).1
+    };
+    let [before, after] = &later(false)[..] else {
+        panic!("two rows");
+    };
+    assert_eq!(before[1..], [Some(0), Some(0), None, None]);
+    assert_eq!(after[1..], [Some(1), Some(5), Some(6), Some(0)]);
+    // it may have been there when it was not read
+    let [before, after] = &later(true)[..] else {
+        panic!("two rows");
+    };
+    assert_eq!(before[1..], [Some(0), None, None, None]);
+    assert_eq!(after[1..], [Some(1), Some(0), Some(0), Some(0)]);
+}
+
+#[test]
 fn what_did_not_move_is_named_once() {
     let mut series = new();
     for at in [1, 2] {
