@@ -335,18 +335,10 @@ impl Node {
 
     fn memory(&self) -> Memory {
         let text = self.parts.tree.read("/proc/meminfo").unwrap_or_default();
-        let bytes = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim()
-                .strip_suffix(" kB")?
-                .trim()
-                .parse::<u64>()
-                .ok()
-                .map(|kib| kib * 1024)
-        };
+        let known = collect::parse::meminfo(&text);
         Memory {
-            total_bytes: bytes("MemTotal:"),
-            available_bytes: bytes("MemAvailable:"),
+            total_bytes: known.get("MemTotal").copied(),
+            available_bytes: known.get("MemAvailable").copied(),
             too_little: self.parts.memory_low.clone(),
         }
     }
