@@ -104,9 +104,11 @@ test-vm: lab deb ## the image in QEMU, and the package on a stock Debian
 	@# the whole workspace, as in test-fast: another choice of packages has other features and is built anew
 	@$(CARGO) test --locked --workspace --lib --test vm -- --ignored --test-threads=1
 
+COMMA := ,
 .PHONY: bench
-bench: image ## compare with Debian + docker.io side by side; ONLY=id-prefix,… chooses figures
-	@$(CARGO) run --quiet --release -p stillmetal-tests --bin bench -- $(if $(ONLY),--only $(ONLY))
+bench: $(if $(filter-out controller%,$(subst $(COMMA), ,$(or $(ONLY),all))),image,setup) ## compare side by side with what else there is; ONLY=id-prefix,… chooses figures
+	@$(CARGO) build --quiet --locked --release -p stillmetal-controller -p stillmetal-tests
+	@$(CARGO_TARGET_DIR)/release/bench $(if $(ONLY),--only $(ONLY))
 
 .PHONY: fuzz
 fuzz: setup ## fuzz the parsers, SECONDS_EACH=60 a target

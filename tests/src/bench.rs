@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod certificate;
+pub mod controller;
 pub mod figure;
 pub mod image;
 pub mod proxy;

@@ -6,6 +6,7 @@
 mod archive;
 mod documents;
 mod engine;
+pub mod lab;
 mod node;
 pub mod packed;
 mod tunnelled;

@@ -1,5 +1,5 @@
 //! A node that only pretends: the real protocol, the real state machine, a journal in memory and a
-//! [`FakeExecutor`]. No thread and no file each, so that there can be thousands in one process.
+//! [`FakeExecutor`](crate::fakes::FakeExecutor). No thread and no file each, so that there can be thousands in one process.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::Worker;
 use crate::documents::{self, Answer, Asker, Conditions};
-use crate::fakes::{FakeExecutor, World};
+use crate::executor::Executor;
+use crate::fakes::World;
 use crate::journal::{JournalError, Memory};
 use crate::worker::{Clock, Parts};
 
@@ -62,7 +63,7 @@ impl Machine {
     /// [`JournalError`].
     pub async fn agent(
         &self,
-        executor: Arc<FakeExecutor>,
+        executor: Arc<dyn Executor>,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Worker, JournalError> {

@@ -6,13 +6,11 @@ use api::fleet::{NodeState, NodeView};
 use client::EventFilter;
 use stillmetal_join::Phase;
 
-use crate::controller::Controller;
-use crate::nodes::Node;
-use crate::until;
+use stillmetal_fakes::lab::{Node, until};
 
 #[tokio::test]
 async fn it_stays_over_restarts_of_both_and_a_namesake_is_another() {
-    let mut controller = Controller::start().await;
+    let mut controller = crate::controller().await;
     let (dir, pin, address) = (
         controller.dir().to_owned(),
         controller.pin,
@@ -48,7 +46,7 @@ async fn it_stays_over_restarts_of_both_and_a_namesake_is_another() {
 
 #[tokio::test]
 async fn a_revoked_node_is_out_and_does_not_come_back() {
-    let controller = Controller::start().await;
+    let controller = crate::controller().await;
     let (dir, pin, address) = (
         controller.dir().to_owned(),
         controller.pin,
@@ -74,7 +72,7 @@ async fn a_revoked_node_is_out_and_does_not_come_back() {
 
 #[tokio::test]
 async fn a_copied_identity_is_found_and_both_are_named() {
-    let controller = Controller::start().await;
+    let controller = crate::controller().await;
     let (dir, pin, address) = (
         controller.dir().to_owned(),
         controller.pin,

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::job::{JobId, JobState};
+use stillmetal_fakes::lab::{Node, until};
 
-use crate::controller::Controller;
-use crate::nodes::Node;
-use crate::{ended, state, submit, until};
+use crate::{ended, state, submit};
 
 const NODES: usize = 4;
 const JOBS: usize = 60;
@@ -15,7 +14,7 @@ const KILLS: u32 = 8;
 
 #[tokio::test]
 async fn a_campaign_survives_the_death_of_its_controller() {
-    let mut controller = Controller::start().await;
+    let mut controller = crate::controller().await;
     let mut nodes = Vec::new();
     for number in 0..NODES {
         let name = format!("bench{number}");
@@ -75,7 +74,7 @@ fn begun(nodes: &[Node]) -> BTreeMap<JobId, u32> {
 
 #[tokio::test]
 async fn a_measurement_outlives_controller_and_agent() {
-    let mut controller = Controller::start().await;
+    let mut controller = crate::controller().await;
     let (dir, pin) = (controller.dir().to_owned(), controller.pin);
     let mut node = Node::join("bench", &controller.client, &dir, pin, controller.address).await;
     let id = submit(&controller.client, "sleep 4").await;
@@ -93,7 +92,7 @@ async fn a_measurement_outlives_controller_and_agent() {
 
 #[tokio::test]
 async fn what_the_submitter_says_twice_is_one_job() {
-    let mut controller = Controller::start().await;
+    let mut controller = crate::controller().await;
     let request = crate::work("sleep 0");
     let first = controller
         .client

@@ -3,30 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod controller;
 mod identity;
 mod keeping;
 mod kills;
-mod line;
-mod nodes;
 mod weather;
 
-use std::time::Duration;
+use std::path::Path;
 
 use api::job::{JobId, JobRequest, JobState, JobStatus};
 use client::Client;
+use stillmetal_fakes::lab::{Controller, until};
 
-/// For whatever has to come, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !look().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let seen = tokio::time::timeout(PATIENCE, wait).await;
-    assert!(seen.is_ok(), "within {PATIENCE:?}: {what}");
+async fn controller() -> Controller {
+    Controller::start(Path::new(env!("CARGO_BIN_EXE_stillmetal-controller"))).await
 }
 
 /// A pretended program: see `Play::of`.

@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use api::job::{JobId, JobState};
 use client::Client;
+use stillmetal_fakes::lab::{Controller, Line, Node, Weather, until};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::controller::Controller;
-use crate::line::{Line, Weather};
-use crate::nodes::Node;
-use crate::{ended, state, submit, until};
+use crate::{ended, state, submit};
 
 async fn behind_a_line(controller: &Controller) -> (Line, Node) {
     let line = Line::to(controller.address).await;
@@ -37,7 +35,7 @@ async fn comes_to(client: &Client, words: &str, wanted: JobState) -> JobId {
 
 /// The line is closed for a second while the job is in this state.
 async fn cut_while(words: &str, wanted: JobState) {
-    let controller = Controller::start().await;
+    let controller = crate::controller().await;
     let (line, node) = behind_a_line(&controller).await;
     let id = comes_to(&controller.client, words, wanted).await;
     line.set(Weather::Cut);
@@ -62,7 +60,7 @@ async fn a_cut_while_it_is_measured_loses_nothing() {
 
 #[tokio::test]
 async fn a_result_waits_for_a_line_that_was_cut_before_its_end() {
-    let controller = Controller::start().await;
+    let controller = crate::controller().await;
     let (line, node) = behind_a_line(&controller).await;
     let id = comes_to(
         &controller.client,
@@ -86,7 +84,7 @@ async fn a_result_waits_for_a_line_that_was_cut_before_its_end() {
 
 #[tokio::test]
 async fn a_half_open_line_while_it_is_measured_is_no_loss() {
-    let controller = Controller::start().await;
+    let controller = crate::controller().await;
     let (line, _node) = behind_a_line(&controller).await;
     let id = comes_to(&controller.client, "sleep 2", JobState::Measuring).await;
     line.set(Weather::Mute);
@@ -99,7 +97,7 @@ async fn a_half_open_line_while_it_is_measured_is_no_loss() {
 
 #[tokio::test]
 async fn a_slow_line_only_takes_longer() {
-    let controller = Controller::start().await;
+    let controller = crate::controller().await;
     let (line, _node) = behind_a_line(&controller).await;
     line.set(Weather::Slow(Duration::from_millis(150)));
     let id = submit(&controller.client, "sleep 0.2 document data 100000").await;
@@ -109,7 +107,7 @@ async fn a_slow_line_only_takes_longer() {
 
 #[tokio::test]
 async fn a_cancelled_job_ends_though_its_node_is_gone() {
-    let controller = Controller::start().await;
+    let controller = crate::controller().await;
     let (line, node) = behind_a_line(&controller).await;
     let id = comes_to(&controller.client, "hang", JobState::Measuring).await;
     line.set(Weather::Cut);
@@ -128,7 +126,7 @@ async fn a_cancelled_job_ends_though_its_node_is_gone() {
 
 #[tokio::test]
 async fn a_hundred_silent_connections_are_in_nobodys_way() {
-    let controller = Controller::start().await;
+    let controller = crate::controller().await;
     let mut silent = Vec::new();
     for _ in 0..100 {
         silent.push(TcpStream::connect(controller.address).await.unwrap());

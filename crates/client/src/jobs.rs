@@ -99,8 +99,20 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn submit_all(&self, requests: &[JobRequest]) -> Result<Vec<JobStatus>, Error> {
+        self.submit_all_as(requests, &new_key()?).await
+    }
+
+    /// Submits many jobs at once, all or none, under the caller's own idempotency key.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn submit_all_as(
+        &self,
+        requests: &[JobRequest],
+        key: &str,
+    ) -> Result<Vec<JobStatus>, Error> {
         let call = Call::new(Method::POST, self.base(), &["v1", "jobs", "batch"])?
-            .header(IDEMPOTENCY_KEY, new_key()?)
+            .header(IDEMPOTENCY_KEY, key)
             .json(requests)?
             .safe();
         self.json(call).await

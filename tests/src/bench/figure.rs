@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// As design.md §7 fixes it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Figure {
     pub id: String,
     pub what: String,
@@ -75,7 +75,7 @@ pub fn table(figures: &[Figure]) -> String {
         let [id, ours, theirs, unit, ratio, target, met, busy] = cells;
         writeln!(
             out,
-            "{id:<24} {ours:>12} {theirs:>12} {unit:<10} {ratio:>10}  {target:<38} {met:<5} {busy:>5}"
+            "{id:<27} {ours:>12} {theirs:>12} {unit:<10} {ratio:>10}  {target:<38} {met:<5} {busy:>5}"
         )
         .expect("writing to a String does not fail");
     };

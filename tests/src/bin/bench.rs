@@ -1,13 +1,15 @@
 //! `make bench`: Stillmetal and what a user would build instead (Debian trixie, systemd, docker.io,
 //! Debian's cloud kernel), side by side in the same QEMU and one run. Prints a table and writes
-//! `build/bench.json`.
+//! `build/bench.json`. Figures of the controller need neither image nor emulator.
 
+use std::cell::OnceCell;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
 use stillmetal_tests::bench::figure::{Figure, table};
-use stillmetal_tests::bench::{boot, certificate, image, proxy, quiet, sides::Sides};
+use stillmetal_tests::bench::{boot, certificate, controller, image, proxy, quiet, sides::Sides};
 use testkit::{Credentials, places};
 
 #[derive(Debug, Parser)]
@@ -18,6 +20,12 @@ struct Arguments {
     /// Pairs of boots for `boot.*`; medians are reported.
     #[arg(long, default_value_t = 5)]
     pairs: usize,
+    /// Take one group of the controller's figures in this process, for the bench itself.
+    #[arg(long, hide = true, requires = "out")]
+    alone: Option<controller::Group>,
+    /// Where to write them.
+    #[arg(long, hide = true)]
+    out: Option<PathBuf>,
 }
 
 /// Takes the figures of one group.
@@ -25,18 +33,30 @@ type Measure<'a> = dyn Fn() -> anyhow::Result<Vec<Figure>> + 'a;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let (Some(group), Some(out)) = (arguments.alone, &arguments.out) {
+        return controller::alone(group, out);
+    }
     let wanted = |id: &str| {
         let only = &arguments.only;
         only.is_empty() || only.iter().any(|prefix| id.starts_with(prefix.trim()))
     };
-    let credentials = Arc::new(Credentials::generate()?);
-    let sides = Sides::prepare(&credentials)?;
+    // only for what needs it: it takes minutes
+    let prepared = OnceCell::new();
+    let sides = || -> anyhow::Result<&Sides> {
+        if prepared.get().is_none() {
+            let credentials = Arc::new(Credentials::generate()?);
+            let sides = Sides::prepare(&credentials)?;
+            drop(prepared.set(sides));
+        }
+        prepared.get().context("it was set a moment ago")
+    };
     let mut figures: Vec<Figure> = Vec::new();
     let certificates = certificate::ids();
-    let groups: [(&[&str], &Measure<'_>); 6] = [
-        (&["image.bytes"], &|| image::bytes(&sides)),
+    let of_the_controller = controller::ids();
+    let groups: [(&[&str], &Measure<'_>); 7] = [
+        (&["image.bytes"], &|| image::bytes(sides()?)),
         (&["boot.api", "boot.engine"], &|| {
-            boot::pairs(&sides, arguments.pairs)
+            boot::pairs(sides()?, arguments.pairs)
         }),
         (
             &[
@@ -49,11 +69,12 @@ fn main() -> anyhow::Result<()> {
                 "quiet.foreign",
                 "quiet.threads",
             ],
-            &|| quiet::all(&sides),
+            &|| quiet::all(sides()?),
         ),
-        (&certificates, &|| certificate::all(&sides, &wanted)),
-        (&["proxy.run", "proxy.bulk"], &|| proxy::all(&sides)),
-        (&["image.floor"], &|| image::floor(&sides)),
+        (&certificates, &|| certificate::all(sides()?, &wanted)),
+        (&["proxy.run", "proxy.bulk"], &|| proxy::all(sides()?)),
+        (&["image.floor"], &|| image::floor(sides()?)),
+        (&of_the_controller, &|| controller::all(&wanted)),
     ];
     for (ids, measure) in groups {
         if ids.iter().any(|id| wanted(id)) {

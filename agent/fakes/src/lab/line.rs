@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 /// What happens to bytes on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Weather {
+pub enum Weather {
+    /// Bytes go through as they come.
     Fair,
     /// Each piece is late.
     Slow(Duration),
@@ -20,13 +21,20 @@ pub(crate) enum Weather {
     Cut,
 }
 
-pub(crate) struct Line {
-    pub(crate) address: SocketAddr,
+/// The line.
+#[derive(Debug)]
+pub struct Line {
+    /// Where a node finds it.
+    pub address: SocketAddr,
     weather: Arc<watch::Sender<Weather>>,
 }
 
 impl Line {
-    pub(crate) async fn to(controller: SocketAddr) -> Self {
+    /// To this controller.
+    ///
+    /// # Panics
+    /// When there is no loopback interface.
+    pub async fn to(controller: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let weather = Arc::new(watch::Sender::new(Weather::Fair));
@@ -44,7 +52,8 @@ impl Line {
         Self { address, weather }
     }
 
-    pub(crate) fn set(&self, weather: Weather) {
+    /// From now on.
+    pub fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
 }
