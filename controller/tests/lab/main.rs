@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod crowd;
 mod identity;
 mod keeping;
 mod kills;

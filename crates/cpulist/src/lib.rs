@@ -5,7 +5,7 @@
 //! node lists (`cpuset.mems`), which the kernel prints the same way. This crate touches no file.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -16,8 +16,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const MAX_CPUS: u32 = 8192;
 
 /// A set of logical CPU (or NUMA node) numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CpuSet(BTreeSet<u32>);
+///
+/// As bits, since the scheduler compares hundreds of sets to place one job. Those of machines with up
+/// to 64 CPUs take no memory of their own.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct CpuSet {
+    /// CPUs 0 to 63.
+    low: u64,
+    /// The others; the last word is not 0, so equal sets have equal words.
+    high: Vec<u64>,
+}
+
+/// Bits of a word.
+const WORD: u32 = u64::BITS;
 
 /// Why a text is not a CPU list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,64 +52,113 @@ impl CpuSet {
 
     #[must_use]
     pub fn contains(&self, cpu: u32) -> bool {
-        self.0.contains(&cpu)
+        self.word((cpu / WORD) as usize) & (1 << (cpu % WORD)) != 0
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.low == 0 && self.high.is_empty()
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.words().map(|word| word.count_ones() as usize).sum()
     }
 
     /// Ascending.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = u32> + '_ {
-        self.0.iter().copied()
+        (0..self.high.len() + 1).flat_map(|index| Bits {
+            // numbers are far below 2^32, whoever made them: see `MAX_CPUS`
+            from: u32::try_from(index)
+                .unwrap_or(u32::MAX)
+                .saturating_mul(WORD),
+            left: self.word(index),
+        })
     }
 
     /// The lowest member.
     #[must_use]
     pub fn first(&self) -> Option<u32> {
-        self.0.first().copied()
+        let from = (0..).step_by(WORD as usize);
+        let mut words = from.zip(self.words());
+        words.find_map(|(from, left)| Bits { from, left }.next())
+    }
+
+    fn last(&self) -> Option<u32> {
+        self.iter().next_back()
     }
 
     pub fn insert(&mut self, cpu: u32) {
-        self.0.insert(cpu);
+        let (index, bit) = ((cpu / WORD) as usize, 1 << (cpu % WORD));
+        match index.checked_sub(1) {
+            None => self.low |= bit,
+            Some(index) => {
+                if self.high.len() <= index {
+                    self.high.resize(index + 1, 0);
+                }
+                self.high[index] |= bit;
+            }
+        }
     }
 
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        Self(&self.0 | &other.0)
+        self.with(other, |own, others| own | others)
     }
 
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        Self(&self.0 & &other.0)
+        self.with(other, |own, others| own & others)
     }
 
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        Self(&self.0 - &other.0)
+        self.with(other, |own, others| own & !others)
     }
 
     #[must_use]
     pub fn is_subset(&self, other: &Self) -> bool {
-        self.0.is_subset(&other.0)
+        let mut words = self.words().enumerate();
+        words.all(|(index, word)| word & !other.word(index) == 0)
     }
 
     #[must_use]
     pub fn is_disjoint(&self, other: &Self) -> bool {
-        self.0.is_disjoint(&other.0)
+        let mut words = self.words().enumerate();
+        words.all(|(index, word)| word & other.word(index) == 0)
+    }
+
+    fn word(&self, index: usize) -> u64 {
+        match index.checked_sub(1) {
+            None => self.low,
+            Some(index) => self.high.get(index).copied().unwrap_or(0),
+        }
+    }
+
+    fn words(&self) -> impl Iterator<Item = u64> + '_ {
+        std::iter::once(self.low).chain(self.high.iter().copied())
+    }
+
+    fn with(&self, other: &Self, join: impl Fn(u64, u64) -> u64) -> Self {
+        let words = self.high.len().max(other.high.len());
+        let mut high = Vec::new();
+        if words > 0 {
+            high.extend((1..=words).map(|index| join(self.word(index), other.word(index))));
+            while high.last() == Some(&0) {
+                high.pop();
+            }
+        }
+        Self {
+            low: join(self.low, other.low),
+            high,
+        }
     }
 
     /// The kernel's mask format: 32-bit hex words, most significant first, joined by commas,
     /// as `/proc/irq/default_smp_affinity` and `workqueue/cpumask` want it.
     #[must_use]
     pub fn to_mask(&self) -> String {
-        let words = self.0.last().map_or(1, |last| last / 32 + 1);
+        let words = self.last().map_or(1, |last| last / 32 + 1);
         (0..words)
             .rev()
             .map(|word| {
@@ -146,7 +206,55 @@ impl CpuSet {
 
 impl FromIterator<u32> for CpuSet {
     fn from_iter<I: IntoIterator<Item = u32>>(iter: I) -> Self {
-        Self(iter.into_iter().collect())
+        let mut set = Self::new();
+        iter.into_iter().for_each(|cpu| set.insert(cpu));
+        set
+    }
+}
+
+/// As their members would compare, one by one.
+impl Ord for CpuSet {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+
+impl PartialOrd for CpuSet {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Debug for CpuSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CpuSet({self})")
+    }
+}
+
+/// Members of one word.
+struct Bits {
+    /// The number of its first bit.
+    from: u32,
+    left: u64,
+}
+
+impl Iterator for Bits {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let bit = self.left.trailing_zeros();
+        (bit < WORD).then(|| {
+            self.left &= self.left - 1;
+            self.from + bit
+        })
+    }
+}
+
+impl DoubleEndedIterator for Bits {
+    fn next_back(&mut self) -> Option<u32> {
+        let bit = (WORD - 1).checked_sub(self.left.leading_zeros())?;
+        self.left &= !(1 << bit);
+        Some(self.from + bit)
     }
 }
 
@@ -204,8 +312,8 @@ impl FromStr for CpuSet {
                     item: item.into(),
                 });
             }
-            set.0
-                .extend((first..=last).filter(|cpu| (cpu - first) % group < used));
+            let members = (first..=last).filter(|cpu| (cpu - first) % group < used);
+            members.for_each(|cpu| set.insert(cpu));
         }
         Ok(set)
     }

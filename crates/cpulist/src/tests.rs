@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::{CpuSet, MAX_CPUS, ParseError};
@@ -61,7 +63,36 @@ fn masks_have_the_kernels_word_order() {
     );
 }
 
+fn members() -> impl Strategy<Value = BTreeSet<u32>> {
+    // machines of up to 64 CPUs, and larger ones
+    prop_oneof![
+        prop::collection::btree_set(0..64_u32, 0..64),
+        prop::collection::btree_set(0..300_u32, 0..64),
+    ]
+}
+
+fn of(members: &BTreeSet<u32>) -> CpuSet {
+    members.iter().copied().collect()
+}
+
 proptest! {
+    #[test]
+    fn it_does_what_a_set_of_numbers_does(a in members(), b in members(), cpu in 0..400_u32) {
+        let (x, y) = (of(&a), of(&b));
+        prop_assert_eq!(x.union(&y), of(&(&a | &b)));
+        prop_assert_eq!(x.intersection(&y), of(&(&a & &b)));
+        prop_assert_eq!(x.difference(&y), of(&(&a - &b)));
+        prop_assert_eq!(x.is_subset(&y), a.is_subset(&b));
+        prop_assert_eq!(x.is_disjoint(&y), a.is_disjoint(&b));
+        prop_assert_eq!(x.cmp(&y), a.cmp(&b));
+        prop_assert_eq!(x == y, a == b);
+        prop_assert_eq!(x.contains(cpu), a.contains(&cpu));
+        prop_assert_eq!((x.len(), x.is_empty()), (a.len(), a.is_empty()));
+        prop_assert_eq!(x.first(), a.first().copied());
+        prop_assert!(x.iter().eq(a.iter().copied()));
+        prop_assert!(x.iter().rev().eq(a.iter().rev().copied()));
+    }
+
     #[test]
     fn what_is_printed_is_read_back(cpus in prop::collection::btree_set(0..MAX_CPUS, 0..64)) {
         let set: CpuSet = cpus.into_iter().collect();

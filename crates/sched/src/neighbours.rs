@@ -32,7 +32,9 @@ impl Neighbours<'_> {
 
     /// Bytes that are free at every time.
     pub(crate) fn memory(&self, domain: &Domain) -> u64 {
-        let here = || self.holds.iter().filter(|hold| lies_in(hold, domain));
+        // each is compared with each other one: most take none
+        let takes = |hold: &&&Hold<'_>| hold.slot.memory > 0 && lies_in(hold, domain);
+        let here = || self.holds.iter().filter(takes);
         // it is least at the start, or when something else starts
         let times = here().map(|hold| hold.from.max(self.start));
         let taken = |time: Time| {
@@ -63,7 +65,8 @@ impl Neighbours<'_> {
         let best = domains
             .filter_map(|(index, domain)| {
                 let left = self.cpus(domain).len().checked_sub(wanted)?;
-                (self.memory(domain) >= part.memory).then_some((left, index))
+                let enough = part.memory == 0 || self.memory(domain) >= part.memory;
+                enough.then_some((left, index))
             })
             .min()?;
         self.devices_for(part, node)?;

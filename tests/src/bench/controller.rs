@@ -7,6 +7,7 @@
 mod agents;
 mod bed;
 mod dispatch;
+mod docker;
 mod exec;
 mod kill;
 mod latency;
@@ -30,16 +31,18 @@ pub enum Group {
     Exec,
     Agents,
     Kill,
+    Docker,
 }
 
 impl Group {
     /// In the order in which they are taken.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Dispatch,
         Self::Latency,
         Self::Exec,
         Self::Agents,
         Self::Kill,
+        Self::Docker,
     ];
 
     fn ids(self) -> &'static [&'static str] {
@@ -49,6 +52,7 @@ impl Group {
             Self::Exec => &[exec::ID, exec::AGAINST_SLURM],
             Self::Agents => &agents::IDS,
             Self::Kill => &kill::IDS,
+            Self::Docker => &docker::IDS,
         }
     }
 
@@ -59,6 +63,7 @@ impl Group {
             Self::Exec => "exec",
             Self::Agents => "agents",
             Self::Kill => "kill",
+            Self::Docker => "docker",
         }
     }
 
@@ -66,7 +71,7 @@ impl Group {
     fn within(self) -> Duration {
         Duration::from_secs(match self {
             Self::Latency => 300,
-            Self::Dispatch | Self::Exec => 900,
+            Self::Dispatch | Self::Exec | Self::Docker => 900,
             Self::Agents | Self::Kill => 1800,
         })
     }
@@ -78,6 +83,7 @@ impl Group {
             Self::Exec => exec::figures(busy).await,
             Self::Agents => agents::figures(busy).await,
             Self::Kill => kill::figures(busy).await,
+            Self::Docker => docker::figures(busy).await,
         }
     }
 }

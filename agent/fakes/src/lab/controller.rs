@@ -70,6 +70,16 @@ impl Controller {
         self.child.id()
     }
 
+    /// Its administrator's certificates, in PEM: the authority's, its own, and the key.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    #[must_use]
+    pub fn admin(&self) -> [String; 3] {
+        ["ca.pem", "cert.pem", "key.pem"]
+            .map(|name| std::fs::read_to_string(self.dir.path().join("admin").join(name)).unwrap())
+    }
+
     /// A client with connections of its own.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub use controller::Controller;
 pub use line::{Line, Weather};
-pub use node::{Node, Options, facts};
+pub use node::{MakeExecutor, Node, Options, Route, container_api, facts};
 
 /// For whatever has to come, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -12,6 +12,7 @@ use client::Client;
 use stillmetal_join::{
     Caller, Controller, JoinOptions, JoinStatus, Joiner, Phase, Services, Serving,
 };
+use stillmetal_proxy::Service;
 use stillmetal_work::fakes::{FakeExecutor, World};
 use stillmetal_work::journal::Directory;
 use stillmetal_work::simulated::{Machine, serve_router};
@@ -25,9 +26,9 @@ use tunnel::{Backoff, Stream};
 use super::until;
 
 /// Who does a machine's work, on a world that outlives its agents.
-type MakeExecutor = Arc<dyn Fn(World) -> Arc<dyn Executor> + Send + Sync>;
+pub type MakeExecutor = Arc<dyn Fn(World) -> Arc<dyn Executor> + Send + Sync>;
 /// Who answers at its router.
-type Route = Arc<dyn Fn(Stream, Caller) -> Serving + Send + Sync>;
+pub type Route = Arc<dyn Fn(Stream, Caller) -> Serving + Send + Sync>;
 
 /// What kind of node it is.
 #[derive(Clone)]
@@ -69,6 +70,22 @@ impl Options {
             router: None,
         }
     }
+}
+
+/// The container API of a node at its router, as the agent serves it.
+#[must_use]
+pub fn container_api(service: Service) -> Route {
+    Arc::new(move |stream, caller| {
+        let service = service.clone();
+        Box::pin(async move {
+            let role = caller.role.as_str().parse();
+            // both know the same roles
+            if let Ok(role) = role {
+                let gone = stream.gone();
+                service.serve_stream(stream, gone, role, &caller.user).await;
+            }
+        })
+    })
 }
 
 /// Of a pretended machine with these CPUs.
