@@ -1,5 +1,7 @@
 //! The lifecycle's rows as the store keeps them, and back.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::{Change, JobRecord, Loaded, NewEvent, NodeRecord};
@@ -29,7 +31,7 @@ pub(super) fn changes(step: Step, extra: Vec<Change>) -> (Vec<Change>, Deeds) {
     changes.extend(
         step.jobs
             .into_values()
-            .map(|job| Change::Job(Box::new(job_record(job)))),
+            .map(|job| Change::Job(Arc::new(job_record(job)))),
     );
     changes.extend(extra);
     let events = step.events.into_iter();

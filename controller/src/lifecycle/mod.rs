@@ -272,17 +272,20 @@ impl Core {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
-        let (status, row) = (job.status.clone(), job.clone());
+        let row = job.clone();
         self.remember(&row);
+        let status = &row.status;
+        let data = serde_json::json!({
+            "attempt": status.attempts,
+            "fence": status.fence,
+            "nodes": status.parts.iter().map(|part| &part.node).collect::<Vec<_>>(),
+            "reason": status.reason,
+        });
+        let kind = format!("job.{}", status.state);
         self.step.jobs.insert(id, row);
-        self.event(now, &format!("job.{}", status.state), |event| {
+        self.event(now, &kind, |event| {
             event.job = Some(id);
-            event.data = serde_json::json!({
-                "attempt": status.attempts,
-                "fence": status.fence,
-                "nodes": status.parts.iter().map(|part| &part.node).collect::<Vec<_>>(),
-                "reason": status.reason,
-            });
+            event.data = data;
         });
     }
 

@@ -81,12 +81,15 @@ impl Core {
     /// The job's state as its parts make it.
     fn show(&mut self, now: Millis, id: JobId) {
         let attempt = self.jobs.get(&id).and_then(|job| job.attempt.as_ref());
-        if let Some(state) = attempt.map(Attempt::state) {
-            self.enter(now, id, state);
+        let Some(state) = attempt.map(Attempt::state) else {
+            return;
+        };
+        match self.jobs.get(&id) {
             // progress of a part alone is kept, too
-            if let Some(job) = self.jobs.get(&id) {
+            Some(job) if job.status.state == state => {
                 self.step.jobs.insert(id, job.clone());
             }
+            _ => self.enter(now, id, state),
         }
     }
 

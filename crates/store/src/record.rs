@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use api::fleet::{MachineHints, NodeFacts, NodeId};
 use api::job::{JobId, JobState, JobStatus};
@@ -194,8 +195,8 @@ pub struct OrphanRecord {
 /// then events. Of a job that is there twice the last version counts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// New, or in place of what was there.
-    Job(Box<JobRecord>),
+    /// New, or in place of what was there. Shared, since whoever may have to try again keeps one.
+    Job(Arc<JobRecord>),
     /// New. [`crate::CommitError::Conflict`] if that user has that key already.
     Submission(Submission),
     /// Takes away submissions made before that time. Keep them for 24 hours at least.

@@ -9,6 +9,7 @@ mod bed;
 mod dispatch;
 mod docker;
 mod exec;
+mod flock;
 mod kill;
 mod latency;
 mod rivals;
@@ -138,6 +139,21 @@ fn in_a_child(group: Group, out: &Path) -> anyhow::Result<Vec<Figure>> {
     eprint!("{}", output.error_text());
     let text = std::fs::read(out).with_context(|| format!("read {}", out.display()))?;
     serde_json::from_slice(&text).context("understand the figures of a group")
+}
+
+/// Is a process of agents for [`alone`], until whoever started it ends.
+///
+/// # Errors
+/// When they cannot join.
+pub fn flock(orders: &str) -> anyhow::Result<()> {
+    bed::raise_limits()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let served = runtime.block_on(flock::serve(orders));
+    runtime.shutdown_background();
+    served
 }
 
 /// Takes one group in this process and writes it down.

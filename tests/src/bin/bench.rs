@@ -23,6 +23,9 @@ struct Arguments {
     /// Take one group of the controller's figures in this process, for the bench itself.
     #[arg(long, hide = true, requires = "out")]
     alone: Option<controller::Group>,
+    /// Be a process of pretended agents, for the bench itself.
+    #[arg(long, hide = true)]
+    flock: Option<String>,
     /// Where to write them.
     #[arg(long, hide = true)]
     out: Option<PathBuf>,
@@ -33,6 +36,9 @@ type Measure<'a> = dyn Fn() -> anyhow::Result<Vec<Figure>> + 'a;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(orders) = &arguments.flock {
+        return controller::flock(orders);
+    }
     if let (Some(group), Some(out)) = (arguments.alone, &arguments.out) {
         return controller::alone(group, out);
     }

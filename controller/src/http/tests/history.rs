@@ -1,5 +1,7 @@
 //! The fake remembers as the store does.
 
+use std::sync::Arc;
+
 use api::job::JobState;
 use store::{Change, EventFilter, JobFilter, JobRecord, NewEvent, Order, Store};
 
@@ -32,7 +34,7 @@ async fn copy(fake: &FakeController, store: &Store) {
     let jobs = fake.jobs(&all, None, 1000, Order::OldestFirst).await;
     let mut changes = Vec::new();
     for status in jobs.unwrap() {
-        changes.push(Change::Job(Box::new(JobRecord {
+        changes.push(Change::Job(Arc::new(JobRecord {
             status,
             role: "user".into(),
             deadline_ms: None,

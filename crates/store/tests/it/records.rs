@@ -1,5 +1,7 @@
 //! Records to store.
 
+use std::sync::Arc;
+
 use api::fleet::{MachineHints, NodeFacts, NodeId};
 use api::job::{JobId, JobPart, JobState, JobStatus};
 use api::work::{Document, Ending, Key, PartOutcome};
@@ -154,7 +156,7 @@ pub(crate) fn event(kind: &str) -> NewEvent {
 }
 
 pub(crate) fn job_change(record: JobRecord) -> Change {
-    Change::Job(Box::new(record))
+    Change::Job(Arc::new(record))
 }
 
 pub(crate) fn node_change(record: NodeRecord) -> Change {

@@ -1,16 +1,13 @@
 //! `controller.agents.*`: how many nodes one controller holds, what each costs it, and how long all of
 //! them take to be back after its restart.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use api::fleet::NodeState;
-use futures_util::{StreamExt, stream};
-use stillmetal_fakes::lab::{Node, Options};
-use stillmetal_join::Phase;
-use tunnel::Backoff;
 
 use super::bed::Bed;
+use super::flock::Flock;
 use crate::bench::figure::Figure;
 
 pub(super) const IDS: [&str; 3] = [BACK, MEMORY, IDLE];
@@ -22,8 +19,10 @@ const IDLE: &str = "controller.agents.idle";
 const AGENTS: usize = 10_000;
 /// Join before memory is looked at for the first time: what a controller has once is not an agent's.
 const FIRST: usize = 20;
-/// Join at the same time.
-const AT_ONCE: usize = 32;
+/// Agents of one process: they have three open files each, and a process may have 20,000 at least here.
+const FLOCK: usize = 3_000;
+/// Between two looks at all nodes, each of which is work for the controller.
+const LOOK: Duration = Duration::from_millis(500);
 /// From the last that joined to the first look, for what only happens once to be over; and how long it
 /// is looked at.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -35,9 +34,23 @@ pub(super) async fn figures(busy: f64) -> anyhow::Result<Vec<Figure>> {
     let agents = agents.map_or(Ok(AGENTS), |number| number.parse())?;
     let mut bed = Bed::start().await?;
     let began = Instant::now();
-    join(&mut bed, FIRST).await;
-    let first = resident_kib(bed.controller.pid())?;
-    join(&mut bed, agents - FIRST).await;
+    let mut flocks = Vec::new();
+    let mut from = 0;
+    let mut first = 0.0;
+    while from < agents {
+        let count = if from == 0 {
+            FIRST
+        } else {
+            FLOCK.min(agents - from)
+        };
+        let mut flock = Flock::start(&bed.controller, bed.memory.path(), from, count)?;
+        flock.joined().await?;
+        flocks.push(flock);
+        if from == 0 {
+            first = resident_kib(bed.controller.pid())?;
+        }
+        from += count;
+    }
     let joined = began.elapsed();
     eprintln!("bench: controller.agents: {agents} joined in {joined:.0?}");
     tokio::time::sleep(SETTLE).await;
@@ -49,7 +62,7 @@ pub(super) async fn figures(busy: f64) -> anyhow::Result<Vec<Figure>> {
     let idle = cpu_seconds(bed.controller.pid())? - before;
     let idle = idle / watched.elapsed().as_secs_f64() * 100.0;
     eprintln!("bench: controller.agents: {each:.1} KiB each, idle {idle:.2} % of a core");
-    let back = restart(&mut bed).await?;
+    let back = restart(&mut bed, agents).await?;
     eprintln!("bench: controller.agents: all back after {back:.1?}");
     let after = resident_kib(bed.controller.pid())?;
     let what = |what: &str| {
@@ -101,59 +114,23 @@ pub(super) async fn figures(busy: f64) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-async fn join(bed: &mut Bed, count: usize) {
-    let (from, controller) = (bed.nodes.len(), &bed.controller);
-    let dir = bed.memory.path();
-    let one = |number: usize| {
-        let mut options = Options::pretending(&format!("agent{number:05}"));
-        // as agents have it
-        options.backoff = Backoff::default();
-        Node::join_as(
-            options,
-            &controller.client,
-            dir,
-            controller.pin,
-            controller.address,
-        )
-    };
-    let joined = stream::iter(from..from + count).map(one);
-    let joined: Vec<Node> = joined.buffer_unordered(AT_ONCE).collect().await;
-    bed.nodes.extend(joined);
-}
-
 /// From the start of the next controller until it says that all are ready.
-async fn restart(bed: &mut Bed) -> anyhow::Result<Duration> {
-    let killed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+async fn restart(bed: &mut Bed, agents: usize) -> anyhow::Result<Duration> {
     let began = Instant::now();
     bed.controller.kill_and_time().await;
-    let fresh = |node: &Node| match node.phase() {
-        Phase::Connected { since_ms, .. } => u128::from(since_ms) >= killed,
-        _ => false,
-    };
-    let in_time = |left: usize| {
+    loop {
+        let nodes = bed.controller.client.all_nodes().await?;
+        let ready = nodes.iter().filter(|node| node.state == NodeState::Ready);
+        let ready = ready.count();
+        if ready == agents {
+            return Ok(began.elapsed());
+        }
+        let left = agents.saturating_sub(ready);
         ensure!(
             began.elapsed() < PATIENCE,
             "{left} are not back after {PATIENCE:?}"
         );
-        Ok(())
-    };
-    loop {
-        let left = bed.nodes.iter().filter(|node| !fresh(node)).count();
-        if left == 0 {
-            break;
-        }
-        in_time(left)?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    loop {
-        let nodes = bed.controller.client.all_nodes().await?;
-        let left = nodes.iter().filter(|node| node.state != NodeState::Ready);
-        let left = left.count() + bed.nodes.len().saturating_sub(nodes.len());
-        if left == 0 {
-            return Ok(began.elapsed());
-        }
-        in_time(left)?;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -14,8 +14,6 @@ use tempfile::TempDir;
 const LOOK: Duration = Duration::from_millis(20);
 /// The longest page of a list.
 const PAGE: u32 = 1000;
-/// Ten thousand agents have two each on their own side.
-const FILES: u64 = 65_536;
 
 /// A running controller and the nodes that joined it.
 pub(super) struct Bed {
@@ -31,18 +29,14 @@ pub(super) fn program() -> anyhow::Result<PathBuf> {
     Ok(bench.with_file_name("stillmetal-controller"))
 }
 
-/// More open files than a process is usually given, or as many as it may have; children inherit that.
+/// As many open files as this process may have; its children inherit that.
 pub(super) fn raise_limits() -> anyhow::Result<()> {
-    let both = |most| Rlimit {
-        current: Some(most),
-        maximum: Some(most),
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        ..limit
     };
-    let mine = getrlimit(Resource::Nofile);
-    let most = mine.maximum.unwrap_or(FILES);
-    if most < FILES && setrlimit(Resource::Nofile, both(FILES)).is_ok() {
-        return Ok(());
-    }
-    setrlimit(Resource::Nofile, both(most)).context("raise the limit of open files")
+    setrlimit(Resource::Nofile, wanted).context("raise the limit of open files")
 }
 
 impl Bed {

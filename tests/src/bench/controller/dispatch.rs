@@ -20,8 +20,8 @@ const BATCHED: &str = "controller.dispatch.batched";
 const SINGLE: &str = "controller.dispatch.single";
 
 /// Pretended nodes, and places on each.
-const NODES: usize = 4;
-const PLACES: &str = "0-63";
+const NODES: usize = 64;
+const PLACES: &str = "0-3";
 /// Jobs of one submission, and submissions.
 const BATCH: usize = 1_000;
 const BATCHES: usize = 20;

@@ -1,6 +1,7 @@
 //! Any sequence of commits leaves what a few maps would hold after them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use api::event::Event;
 use api::fleet::NodeId;
@@ -145,7 +146,7 @@ impl Model {
                 }
                 self.highest_job = self.highest_job.max(id);
                 self.saw(record.status.fence.unwrap_or(0));
-                self.jobs.insert(id, *record);
+                self.jobs.insert(id, Arc::unwrap_or_clone(record));
             }
             Change::Submission(made) => {
                 let key = (made.user.clone(), made.key.clone());
