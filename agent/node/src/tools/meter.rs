@@ -26,6 +26,8 @@ const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 pub(super) struct Held {
     perf: Arc<dyn Perf>,
     counters: Mutex<BTreeMap<Event, Kept>>,
+    /// Each meter has one besides: none of its counters is to be the last one that closes.
+    meters: Arc<()>,
 }
 
 /// What is known of an event, and what keeps it ready.
@@ -40,6 +42,7 @@ impl Held {
         Self {
             perf,
             counters: Mutex::default(),
+            meters: Arc::default(),
         }
     }
 
@@ -83,6 +86,7 @@ impl Held {
                     .map(|(event, unable)| (event, unable.why))
                     .collect(),
                 open: Mutex::default(),
+                _of: Arc::clone(&self.meters),
             }),
         }
     }
@@ -115,10 +119,11 @@ impl Held {
         Ok(scope)
     }
 
-    /// Lets all of them go, unless something is measured; whether there were any.
+    /// Lets all of them go, unless something is measured or counted; whether there were any.
     pub(super) fn release(&self, alone: impl Fn() -> bool) -> bool {
         let mut counters = self.counters();
-        if counters.is_empty() || !alone() {
+        let counted = Arc::strong_count(&self.meters) > 1;
+        if counters.is_empty() || counted || !alone() {
             return false;
         }
         counters.clear();
@@ -168,6 +173,8 @@ pub(crate) struct Meter {
     counted: Vec<(Event, Scope)>,
     missing: Vec<(Event, String)>,
     open: Mutex<Attached>,
+    /// Dropped last, when its counters are closed.
+    _of: Arc<()>,
 }
 
 /// What is open.

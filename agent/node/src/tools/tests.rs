@@ -488,6 +488,13 @@ async fn counting_begins_and_ends_only_while_nothing_is_measured() {
     assert_eq!(rig.perf.held(), 2);
     rig.placer.let_go(&own).await;
     rig.toolbox.settle().await;
+    assert_eq!(
+        rig.perf.held(),
+        2,
+        "somebody counts, and would close the last"
+    );
+    drop(collecting);
+    rig.toolbox.settle().await;
     assert_eq!(rig.perf.held(), 0);
 }
 
