@@ -47,7 +47,7 @@ enum Command {
     /// Serve the node: quiet the CPUs, run the engine, answer the API over mutual TLS.
     Serve(serve::ServeArguments),
     /// Be a node on an ordinary host, with the host's own engine, for a controller.
-    Daemon(daemon::DaemonArguments),
+    Daemon(Box<daemon::DaemonArguments>),
     /// Remove the containers that an agent of an ordinary host left in its engine.
     Sweep(daemon::SweepArguments),
     /// Quiet the CPUs of this host; `restore` undoes it.

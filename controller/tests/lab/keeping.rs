@@ -4,14 +4,13 @@ use api::booking::BookingRequest;
 use api::fleet::{NodeChange, NodeState};
 use api::health::HealthCheck;
 use api::job::JobState;
+use stillmetal_fakes::lab::{Node, until};
 
-use crate::controller::Controller;
-use crate::nodes::Node;
-use crate::{ended, state, submit, until};
+use crate::{ended, state, submit};
 
 #[tokio::test]
 async fn a_booking_outlives_the_controller() {
-    let mut controller = Controller::start().await;
+    let mut controller = crate::controller().await;
     let (dir, pin) = (controller.dir().to_owned(), controller.pin);
     let _node = Node::join("bench", &controller.client, &dir, pin, controller.address).await;
     let client = controller.client.clone();
@@ -46,7 +45,7 @@ async fn a_booking_outlives_the_controller() {
 
 #[tokio::test]
 async fn a_node_that_fails_its_health_check_gets_no_work() {
-    let mut controller = Controller::start().await;
+    let mut controller = crate::controller().await;
     let (dir, pin) = (controller.dir().to_owned(), controller.pin);
     let _node = Node::join("bench", &controller.client, &dir, pin, controller.address).await;
     let client = controller.client.clone();

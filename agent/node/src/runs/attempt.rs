@@ -176,7 +176,10 @@ pub(super) async fn measure(
     started.map_err(|error| crate::chain(&error))?;
     if let Some(host) = certifier.unproven() {
         let run = unproven::follow(parts, host, made, number, request, cancel, watcher);
-        return run.await;
+        let run = run.await?;
+        // nobody saw when it began: times count from the order to start it
+        let tools = outcomes(collecting, number, None).await;
+        return Ok(Measured { tools, ..run });
     }
 
     let whole = 2 * u64::from(request.canary_seconds) + u64::from(request.timeout_seconds);
@@ -196,10 +199,7 @@ pub(super) async fn measure(
     };
     let certificate: Certificate = serde_json::from_str(&text)
         .map_err(|error| format!("the certificate of {id} cannot be read: {error}"))?;
-    let tools = match collecting {
-        Some(collecting) => collecting.end(number, window(&certificate)).await,
-        None => Outcomes::new(),
-    };
+    let tools = outcomes(collecting, number, window(&certificate)).await;
     let (written, tails) = written(parts, id, request).await;
     let mut run = attempt(made, number, &certificate, written);
     if !cut {
@@ -211,6 +211,13 @@ pub(super) async fn measure(
         cut,
         tools,
     })
+}
+
+async fn outcomes(collecting: Option<Collecting>, number: u32, window: Option<Window>) -> Outcomes {
+    match collecting {
+        Some(collecting) => collecting.end(number, window).await,
+        None => Outcomes::new(),
+    }
 }
 
 /// Begins to look at a run that counts; `None`: nothing is to look at it.

@@ -51,7 +51,10 @@ pub(super) async fn find(
     let left = parts.certifier.left(id);
     if let Some(host) = parts.certifier.unproven() {
         let ended = wait(parts, id, unproven::latest(request), cancel).await?;
-        let told = unproven::tell(parts, host, made, number, request, &ended).await?;
+        let told = Measured {
+            tools: tools::lost(&attempt::asked(made.next, request)),
+            ..unproven::tell(parts, host, made, number, request, &ended).await?
+        };
         return Ok(Found::Over(Box::new(told)));
     }
     let ended = wait(parts, id, limit(left, request), cancel).await?;

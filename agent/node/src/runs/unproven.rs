@@ -16,6 +16,7 @@ use super::series::Next;
 use super::watcher::Watcher;
 use super::{Parts, Seat};
 use crate::placement::ledger::{Token, Wish};
+use crate::tools::Outcomes;
 use crate::unproven::Unproven;
 
 /// The container's claim: there is no cgroup of that name by which it could be found.
@@ -137,6 +138,7 @@ pub(super) async fn tell(
         run,
         certificate: text,
         cut: ended.cut,
+        tools: Outcomes::new(),
     })
 }
 
