@@ -132,12 +132,13 @@ impl Port {
         let (protocol, peer) = who(&tls, from);
         match (protocol, peer) {
             (Some(Protocol::Tunnel), Peer::Node { id, address }) => {
-                fleet::serve(self.fleet, tls, id, address).await;
+                // in a box of its own, as the other: else each task has room for both, and for the handshake
+                Box::pin(fleet::serve(self.fleet, tls, id, address)).await;
             }
             (Some(Protocol::Tunnel), _) => {
                 tracing::info!(%from, "a tunnel without a node's certificate: closed");
             }
-            (Some(Protocol::Http), peer) => self.http(tls, peer).await,
+            (Some(Protocol::Http), peer) => Box::pin(self.http(tls, peer)).await,
             (None, _) => tracing::info!(%from, "an unknown protocol: closed"),
         }
     }

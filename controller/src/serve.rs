@@ -407,15 +407,13 @@ async fn keep_lead(store: &Store, leases: watch::Sender<Lease>) -> anyhow::Error
 
 async fn gauges(dispatch: Dispatch, metrics: Arc<Metrics>, stop: CancellationToken) {
     loop {
-        let look = dispatch.ask(|core, _now| (core.queues(), core.node_views()));
-        if let Ok((queues, nodes)) = look.await {
+        let look = dispatch.ask(|core, _now| (core.queues(), core.node_states()));
+        if let Ok((queues, states)) = look.await {
             for queue in queues {
                 metrics.queue(&queue.name, queue.waiting, queue.running);
             }
             for state in FleetState::ALL {
-                let here = nodes
-                    .iter()
-                    .filter(|node| FleetState::from(&node.state) == state);
+                let here = states.iter().filter(|it| FleetState::from(*it) == state);
                 metrics.nodes(state, here.count());
             }
         }

@@ -64,8 +64,7 @@ impl Bed {
     pub(super) async fn idle(&self, within: Duration) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            let queues = self.controller.client.queues().await?;
-            let left: usize = queues.iter().map(|it| it.waiting + it.running).sum();
+            let left = self.left().await?;
             if left == 0 {
                 return Ok(());
             }
@@ -75,6 +74,12 @@ impl Bed {
             );
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// How many jobs are not over.
+    pub(super) async fn left(&self) -> anyhow::Result<usize> {
+        let queues = self.controller.client.queues().await?;
+        Ok(queues.iter().map(|it| it.waiting + it.running).sum())
     }
 
     /// How many jobs are in this state, counted one by one.
