@@ -22,7 +22,7 @@ const FIRST: usize = 20;
 /// Agents of one process: they have three open files each, and a process may have 20,000 at least here.
 const FLOCK: usize = 3_000;
 /// Between two looks at all nodes, each of which is work for the controller.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_secs(2);
 /// From the last that joined to the first look, for what only happens once to be over; and how long it
 /// is looked at.
 const SETTLE: Duration = Duration::from_secs(30);
