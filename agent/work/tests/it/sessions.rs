@@ -104,7 +104,10 @@ async fn an_executor_that_dies_is_an_error_and_not_a_hang() {
     let executor = FakeExecutor::directed(machine.world.clone(), |_| panic!("out of luck"));
     let tasks = tokio_util::task::TaskTracker::new();
     let stop = tokio_util::sync::CancellationToken::new();
-    let worker = machine.agent(Arc::new(executor), &tasks, stop).await.unwrap();
+    let worker = machine
+        .agent(Arc::new(executor), &tasks, stop)
+        .await
+        .unwrap();
     let (mut controller, _) = Controller::welcomed(&worker).await;
     let work = assignment(key(1, 1), "");
     controller
