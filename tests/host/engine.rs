@@ -77,6 +77,9 @@ impl Drop for Engine {
         if let Some(mut daemon) = self.daemon.take() {
             drop(daemon.terminate());
             drop(daemon.wait(READY));
+            // it leaves the name of its own network namespace behind, and that keeps the folder
+            let name = self.folder.path().join("exec/netns/default");
+            drop(Invocation::new("umount").args([name]).run());
         }
     }
 }
