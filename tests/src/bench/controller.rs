@@ -10,6 +10,7 @@ mod dispatch;
 mod docker;
 mod exec;
 mod flock;
+mod gang;
 mod kill;
 mod latency;
 mod rivals;
@@ -33,17 +34,19 @@ pub enum Group {
     Agents,
     Kill,
     Docker,
+    Gang,
 }
 
 impl Group {
     /// In the order in which they are taken.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Dispatch,
         Self::Latency,
         Self::Exec,
         Self::Agents,
         Self::Kill,
         Self::Docker,
+        Self::Gang,
     ];
 
     fn ids(self) -> &'static [&'static str] {
@@ -54,6 +57,7 @@ impl Group {
             Self::Agents => &agents::IDS,
             Self::Kill => &kill::IDS,
             Self::Docker => &docker::IDS,
+            Self::Gang => &[gang::ID],
         }
     }
 
@@ -65,13 +69,14 @@ impl Group {
             Self::Agents => "agents",
             Self::Kill => "kill",
             Self::Docker => "docker",
+            Self::Gang => "gang",
         }
     }
 
     /// All of its figures, with everything that they need.
     fn within(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Latency => 300,
+            Self::Latency | Self::Gang => 300,
             Self::Dispatch | Self::Exec | Self::Docker => 900,
             Self::Agents | Self::Kill => 1800,
         })
@@ -85,6 +90,7 @@ impl Group {
             Self::Agents => agents::figures(busy).await,
             Self::Kill => kill::figures(busy).await,
             Self::Docker => docker::figures(busy).await,
+            Self::Gang => gang::figures(busy),
         }
     }
 }
