@@ -33,7 +33,8 @@ struct Debian {
 
 impl Debian {
     fn sh(&self, script: &str) -> Output {
-        let words = ["exec", "host", "chroot", "/host", "sh", "-c", script];
+        // by its path: `sh` alone, like `dpkg` and `ls` in it, would be busybox's own
+        let words = ["exec", "host", "chroot", "/host", "/bin/sh", "-c", script];
         self.side
             .docker
             .command(words)
@@ -189,8 +190,11 @@ fn it_goes_as_it_came(debian: &Debian) {
     debian.ok("dpkg --purge stillmetal-agent");
     let left = "ls -d /etc/stillmetal /var/lib/stillmetal /run/stillmetal /usr/lib/stillmetal /usr/bin/stillmetal-agent; systemctl is-active -q stillmetal-agent && echo runs";
     stillmetal_tests::people::eventually("nothing of it is left", || {
-        let output = debian.sh(left);
-        output.text().is_empty()
+        let found = debian.sh(left).text();
+        if !found.is_empty() {
+            eprintln!("still there: {found}");
+        }
+        found.is_empty()
     });
     let containers = debian
         .side
