@@ -83,9 +83,8 @@ async fn write(
                     "method": entry.method.as_str(),
                     "target": entry.target,
                     "role": entry.caller.role.to_string(),
-                    // 499 as elsewhere in the field: the client left before the answer
-                    "status": entry.status.map_or(499, |status| status.as_u16()),
-                    "duration_ms": u64::try_from(entry.took.as_millis()).unwrap_or(u64::MAX),
+                    "status": entry.status_code(),
+                    "duration_ms": entry.duration_ms(),
                     "input": entry.input,
                     "output": entry.output,
                 });

@@ -28,6 +28,20 @@ pub struct Entry {
     pub output: u64,
 }
 
+impl Entry {
+    /// Its HTTP status; 499 as elsewhere in the field: the client left before the answer.
+    #[must_use]
+    pub fn status_code(&self) -> u16 {
+        self.status.map_or(499, |status| status.as_u16())
+    }
+
+    /// How long it took, milliseconds.
+    #[must_use]
+    pub fn duration_ms(&self) -> u64 {
+        u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Is told of every request when it is over, including those that were refused.
 pub trait Audit: Send + Sync + 'static {
     /// Must not block.
@@ -47,9 +61,8 @@ impl Audit for AuditLog {
             request_target = %entry.target,
             role = %entry.caller.role,
             user = %entry.caller.user,
-            // 499 as elsewhere in the field: the client left before the answer.
-            status = entry.status.map_or(499, |status| status.as_u16()),
-            duration_ms = u64::try_from(entry.took.as_millis()).unwrap_or(u64::MAX),
+            status = entry.status_code(),
+            duration_ms = entry.duration_ms(),
             input = entry.input,
             output = entry.output,
             "request"

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 
 use super::{OpenError, Vault};
 
@@ -67,20 +67,22 @@ impl Vault {
             bucket: bucket.to_owned(),
             source,
         };
-        // allow_http stays what the environment says
+        // one by one: what the environment says of the client stays
+        let limit = |key, value: Duration| {
+            let text = format!("{} s", value.as_secs());
+            (AmazonS3ConfigKey::Client(key), text)
+        };
+        let (request, within) = limit(ClientConfigKey::Timeout, REQUEST);
+        let (connect, soon) = limit(ClientConfigKey::ConnectTimeout, CONNECT);
         let store = AmazonS3Builder::from_env()
             .with_bucket_name(bucket)
+            .with_config(request, within)
+            .with_config(connect, soon)
             .with_retry(RetryConfig {
                 backoff: BackoffConfig::default(),
                 max_retries: 10,
                 retry_timeout: RETRIES,
-            });
-        let options = ClientOptions::new()
-            .with_timeout(REQUEST)
-            .with_connect_timeout(CONNECT)
-            .with_allow_http(allows_http());
-        let store = store
-            .with_client_options(options)
+            })
             .build()
             .map_err(refused)?;
         let store: Arc<dyn ObjectStore> = match folder {
@@ -96,11 +98,6 @@ impl Vault {
             }),
         }
     }
-}
-
-/// As object_store reads it: client options that are given replace those of the environment.
-fn allows_http() -> bool {
-    std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| value == "true" || value == "1")
 }
 
 #[cfg(test)]

@@ -5,19 +5,10 @@ use api::health::HealthCheck;
 use api::job::{JobId, JobState};
 use api::work::PartOutcome;
 
-use super::world::{World, id, request};
+use super::world::{World, connected, id, request};
 use crate::lifecycle::{Booking, Check};
 
 const HOUR: u64 = 3_600_000;
-
-fn connected(nodes: usize) -> World {
-    let mut world = World::new(nodes);
-    for number in 0..nodes {
-        world.connect(number);
-    }
-    world.settle(PartOutcome::Done);
-    world
-}
 
 fn booking(world: &World, user: &str, from: u64, length: u64) -> Booking {
     Booking {

@@ -4,16 +4,7 @@ use api::fleet::NodeState;
 use api::job::{JobState, OnLoss};
 use api::work::{Order, PartOutcome, Report, Stage};
 
-use super::world::{World, certificate, id, request};
-
-fn connected(nodes: usize) -> World {
-    let mut world = World::new(nodes);
-    for number in 0..nodes {
-        world.connect(number);
-    }
-    world.settle(PartOutcome::Done);
-    world
-}
+use super::world::{World, certificate, connected, id, request};
 
 /// Until the node's only work is there.
 fn until(world: &mut World, number: usize, stage: Stage) {
