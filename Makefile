@@ -101,10 +101,7 @@ test-root: image ## namespaces, a real engine under the proxy, a real registry, 
 	@scripts/test-reproducible
 
 test-vm: image deb ## the image in QEMU, and the package on a stock Debian
-	@# the whole workspace, as in test-fast: another choice of packages has other features and is built anew
-	@$(CARGO) test --quiet --locked --workspace --no-run
-	@cp $(CARGO_TARGET_DIR)/debug/{stillmetal-controller,still} $(BUILD)
-	@$(CARGO) test --locked --workspace --lib --test vm -- --ignored --test-threads=1
+	@scripts/test-vm
 
 COMMA := ,
 .PHONY: bench

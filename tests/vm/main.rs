@@ -1,6 +1,6 @@
 //! The VM lane: boots the built image in QEMU and looks at it from outside, through the API and
-//! the stock `docker` client. Run with `--ignored --test-threads=1`: an emulated boot takes all
-//! CPUs of a small machine.
+//! the stock `docker` client. `scripts/test-vm` runs it, in two processes: the tests of the shared machine
+//! must come one after the other.
 
 #![expect(
     clippy::unwrap_used,
