@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::fleet::NodeId;
-use store::{Change, CommitError, Lease, Store};
+use store::{Change, Changes, CommitError, Lease, Store};
 use tokio::sync::{mpsc, watch};
 
 use super::Done;
@@ -40,6 +40,8 @@ pub struct Deeds {
 pub enum Fatal {
     #[error("the store did not take a step")]
     Commit(#[source] CommitError),
+    #[error("the task that writes steps died")]
+    Died,
 }
 
 pub(super) struct Committer {
@@ -76,10 +78,11 @@ impl Committer {
 
     /// Tries until it is done or can never be.
     async fn commit(&self, changes: Vec<Change>) -> Result<(), Fatal> {
+        let changes = Changes::prepare(changes).map_err(Fatal::Commit)?;
         loop {
             let term = self.lease.borrow().term;
             let begun = tokio::time::Instant::now();
-            let error = match self.store.commit(term, changes.clone()).await {
+            let error = match self.store.commit_prepared(term, &changes).await {
                 Ok(_seq) => {
                     self.metrics.store_committed(changes.len(), begun.elapsed());
                     if self.trouble.borrow().is_some() {

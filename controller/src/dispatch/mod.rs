@@ -16,6 +16,7 @@ use store::{Change, Lease, Store};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use clock::Clock;
 pub use commit::{Deeds, Fatal};
@@ -197,10 +198,12 @@ impl Dispatcher {
             batches,
             committer,
         } = self;
-        // the committer ends when the owner has, with everything that was decided
+        // a task of its own: the next step is decided while the last one is put into rows. It ends when
+        // the owner has, with everything that was decided
+        let committer = AbortOnDropHandle::new(tokio::spawn(committer.run()));
         let own = own(core, clock, tasks, batches, stop);
-        let ((), committed) = tokio::join!(own, committer.run());
-        committed
+        let ((), committed) = tokio::join!(own, committer);
+        committed.map_err(|_panicked| Fatal::Died)?
     }
 }
 

@@ -169,8 +169,11 @@ impl Core {
         let (submitted, queue) = (status.submitted_ms, status.request.queue.clone());
         self.stirred = true;
         self.enter(now, id, state);
-        self.jobs.remove(&id);
         self.placed.remove(&id);
+        self.touched.remove(&id);
+        if let Some(job) = self.jobs.remove(&id) {
+            self.step.jobs.insert(id, job);
+        }
         self.step.conclusions.push(Conclusion {
             queue,
             state,

@@ -86,8 +86,12 @@ pub struct Core {
     placed: BTreeSet<JobId>,
     /// Jobs that are not to wait for ever.
     impatient: BTreeSet<(Millis, JobId)>,
+    /// Those that are not asked for a while.
+    held_off: BTreeSet<NodeId>,
     /// Something happened after which others may have a place.
     stirred: bool,
+    /// Jobs whose rows are to be written as they are when the step is taken.
+    touched: BTreeSet<JobId>,
     step: Step,
 }
 
@@ -112,7 +116,9 @@ impl Core {
             checking: BTreeMap::new(),
             placed: BTreeSet::new(),
             impatient: BTreeSet::new(),
+            held_off: BTreeSet::new(),
             stirred: true,
+            touched: BTreeSet::new(),
             step: Step::default(),
         };
         core.sched.continue_after(left.last_job, left.last_fence);
@@ -146,13 +152,15 @@ impl Core {
             job.status.attempts,
             placed,
         );
-        self.remember(&job);
         self.jobs.insert(id, job);
+        self.remember(id);
     }
 
     /// Keeps the indices of jobs that are looked at as time passes.
-    fn remember(&mut self, job: &Job) {
-        let id = job.status.id;
+    fn remember(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
         if job.attempt.is_some() {
             self.placed.insert(id);
         } else {
@@ -166,7 +174,13 @@ impl Core {
     /// What follows from everything since the last step: to be made durable first, then acted on.
     #[must_use]
     pub fn take_step(&mut self) -> Step {
-        std::mem::take(&mut self.step)
+        let mut step = std::mem::take(&mut self.step);
+        for id in std::mem::take(&mut self.touched) {
+            if let Some(job) = self.jobs.get(&id) {
+                step.jobs.insert(id, job.clone());
+            }
+        }
+        step
     }
 
     /// A job that is not over.
@@ -272,9 +286,7 @@ impl Core {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
-        let row = job.clone();
-        self.remember(&row);
-        let status = &row.status;
+        let status = &job.status;
         let data = serde_json::json!({
             "attempt": status.attempts,
             "fence": status.fence,
@@ -282,7 +294,8 @@ impl Core {
             "reason": status.reason,
         });
         let kind = format!("job.{}", status.state);
-        self.step.jobs.insert(id, row);
+        self.remember(id);
+        self.touched.insert(id);
         self.event(now, &kind, |event| {
             event.job = Some(id);
             event.data = data;

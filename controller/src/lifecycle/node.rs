@@ -410,6 +410,7 @@ impl Core {
         let until = now.saturating_add(millis(self.settings.hold_off));
         if let Some(node) = self.nodes.get_mut(id) {
             node.hold_off = Some((until, cause.clone()));
+            self.held_off.insert(id.clone());
             self.node_event(
                 now,
                 id,

@@ -87,7 +87,7 @@ impl Core {
         match self.jobs.get(&id) {
             // progress of a part alone is kept, too
             Some(job) if job.status.state == state => {
-                self.step.jobs.insert(id, job.clone());
+                self.touched.insert(id);
             }
             _ => self.enter(now, id, state),
         }
@@ -228,9 +228,7 @@ impl Core {
             }
         }
         self.order(node, Order::Acknowledge { key });
-        if let Some(job) = self.jobs.get(&key.job) {
-            self.step.jobs.insert(key.job, job.clone());
-        }
+        self.touched.insert(key.job);
         self.settle(now, key, node);
     }
 

@@ -21,7 +21,8 @@ pub struct Settings {
     pub collect: Duration,
     /// What a run takes beside its program and its canaries.
     pub overhead: Duration,
-    /// Between heartbeats of nodes that measure nothing.
+    /// Between heartbeats of nodes that measure nothing: shorter than the tunnel waits before it asks whether
+    /// a silent peer is there ([`tunnel::Limits`]), so that of thousands of nodes none has to be asked.
     pub heartbeat: Duration,
 }
 
@@ -36,7 +37,7 @@ impl Default for Settings {
             strikes: 3,
             collect: Duration::from_secs(7 * 86_400),
             overhead: Duration::from_secs(60),
-            heartbeat: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(24),
         }
     }
 }

@@ -58,14 +58,13 @@ impl Core {
     }
 
     fn end_hold_offs(&mut self, now: Millis) {
-        let over = |node: &super::node::Node| {
-            node.hold_off
-                .as_ref()
-                .is_some_and(|(until, _)| *until <= now)
+        let over = |id: &NodeId| {
+            let until = self.nodes.get(id)?.hold_off.as_ref().map(|it| it.0);
+            until.is_none_or(|until| until <= now).then(|| id.clone())
         };
-        let ids = self.nodes.iter().filter(|(_, node)| over(node));
-        let ids: Vec<NodeId> = ids.map(|(id, _)| id.clone()).collect();
-        for id in ids {
+        let ended: Vec<NodeId> = self.held_off.iter().filter_map(over).collect();
+        for id in ended {
+            self.held_off.remove(&id);
             if let Some(node) = self.nodes.get_mut(&id) {
                 node.hold_off = None;
             }

@@ -60,6 +60,10 @@ impl Waits {
         early.last().map(|(_, id)| *id)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     pub(crate) fn in_queue(&self, queue: &str) -> usize {
         self.queues.get(queue).map_or(0, |queue| queue.jobs)
     }

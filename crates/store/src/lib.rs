@@ -24,6 +24,7 @@ mod writer;
 
 pub use error::{BackupError, CommitError, LeadError, OpenError, ReadError, Refusal, Unavailable};
 pub use lease::{Lease, Term};
+pub use prepare::Changes;
 pub use record::{
     BadDigest, Change, Digest, EventFilter, JobCount, JobFilter, JobRecord, Loaded, NewEvent,
     NodeRecord, Order, OrphanRecord, Revocation, Submission, TokenRecord,

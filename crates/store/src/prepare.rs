@@ -1,12 +1,42 @@
 //! Changes as rows, checked before anybody waits for them.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Change, JobRecord, NewEvent, NodeRecord, OrphanRecord, Refusal, Submission};
+use crate::{
+    Change, CommitError, JobRecord, NewEvent, NodeRecord, OrphanRecord, Refusal, Submission,
+};
 
 /// Changes that one call may have.
 pub(crate) const CHANGES: usize = 65_536;
+
+/// Changes as the store writes them: checked, and in the form of rows. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Changes(pub(crate) Arc<Prepared>);
+
+impl Changes {
+    /// Puts changes into the form of rows.
+    ///
+    /// # Errors
+    /// [`CommitError::Invalid`]: one of them can never be stored, or there are too many.
+    pub fn prepare(changes: Vec<Change>) -> Result<Self, CommitError> {
+        let prepared = prepare(changes).map_err(|source| CommitError::Invalid { source })?;
+        Ok(Self(Arc::new(prepared)))
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.changes
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
 
 /// The changes of one call.
 ///

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::database::{Address, Database, Dialect, Link};
 use crate::lead::Wish;
-use crate::prepare::{int, prepare};
+use crate::prepare::{Changes, int};
 use crate::writer::{Call, Claim, Counters, Inbox, LeaseCall, Writer};
 use crate::{
     BackupError, Change, CommitError, EventFilter, JobCount, JobFilter, JobRecord, LeadError,
@@ -214,13 +214,21 @@ impl Store {
     /// # Errors
     /// See [`CommitError`]; nothing was done except with [`CommitError::InDoubt`].
     pub async fn commit(&self, term: Term, changes: Vec<Change>) -> Result<u64, CommitError> {
-        let prepared = prepare(changes).map_err(|source| CommitError::Invalid { source })?;
+        self.commit_prepared(term, &Changes::prepare(changes)?)
+            .await
+    }
+
+    /// [`Store::commit`] of what is prepared already, for whoever may have to try again.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn commit_prepared(&self, term: Term, changes: &Changes) -> Result<u64, CommitError> {
         let unavailable = |source| CommitError::Unavailable { source };
         let (reply, mut answer) = oneshot::channel();
         let claim = Claim::default();
         let call = Call {
             term,
-            prepared,
+            prepared: Arc::clone(&changes.0),
             reply,
             claim: claim.clone(),
         };

@@ -14,7 +14,7 @@ use crate::{CommitError, LeadError, Lease, Term};
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) term: Term,
-    pub(crate) prepared: Prepared,
+    pub(crate) prepared: Arc<Prepared>,
     pub(crate) reply: oneshot::Sender<Result<u64, CommitError>>,
     pub(crate) claim: Claim,
 }

@@ -276,13 +276,17 @@ mod tests {
     use super::*;
     use crate::prepare::Prepared;
 
+    fn sized(changes: usize) -> Arc<Prepared> {
+        Arc::new(Prepared {
+            changes,
+            ..Prepared::default()
+        })
+    }
+
     fn call() -> Call {
         Call {
             term: Term(1),
-            prepared: Prepared {
-                changes: 1,
-                ..Prepared::default()
-            },
+            prepared: sized(1),
             reply: oneshot::channel().0,
             claim: Claim::default(),
         }
@@ -332,7 +336,7 @@ mod tests {
         let (sender, mut calls) = mpsc::channel(1024);
         sender.send(call()).await.expect("fits");
         let mut large = call();
-        large.prepared.changes = CHANGES;
+        large.prepared = sized(CHANGES);
         assert_eq!(gather(large, &mut calls, 9).await.len(), 1);
     }
 

@@ -140,7 +140,7 @@ impl Transaction<'_> {
 
     /// All calls at once: all are done, or none.
     async fn together(&self, link: &mut Link, applier: &mut Applier) -> Result<Sent, Stop> {
-        let calls: Vec<&Prepared> = self.calls.iter().map(|call| &call.prepared).collect();
+        let calls: Vec<&Prepared> = self.calls.iter().map(|call| &*call.prepared).collect();
         let events = calls.iter().map(|call| events_of(call)).sum();
         let (number, last_event) = self.begin_as_leader(link, &calls, events).await?;
         let mut seq = last_event - events;
@@ -164,7 +164,7 @@ impl Transaction<'_> {
         let mut outcomes = Vec::new();
         let mut done = Vec::new();
         for call in self.calls {
-            let prepared = &call.prepared;
+            let prepared = &*call.prepared;
             link.plain("SAVEPOINT one_call").await?;
             match applier.apply(link, &[prepared], last_event).await {
                 Ok(()) => {
