@@ -132,13 +132,16 @@ impl Port {
         let (protocol, peer) = who(&tls, from);
         match (protocol, peer) {
             (Some(Protocol::Tunnel), Peer::Node { id, address }) => {
-                // in a box of its own, as the other: else each task has room for both, and for the handshake
-                Box::pin(fleet::serve(self.fleet, tls, id, address)).await;
+                // in a task of its own, as the other: this one has room for the handshake, for weeks
+                self.tasks.spawn(fleet::serve(self.fleet, tls, id, address));
             }
             (Some(Protocol::Tunnel), _) => {
                 tracing::info!(%from, "a tunnel without a node's certificate: closed");
             }
-            (Some(Protocol::Http), peer) => Box::pin(self.http(tls, peer)).await,
+            (Some(Protocol::Http), peer) => {
+                let tasks = self.tasks.clone();
+                tasks.spawn(self.http(tls, peer));
+            }
             (None, _) => tracing::info!(%from, "an unknown protocol: closed"),
         }
     }

@@ -224,7 +224,6 @@ impl Life<'_> {
         let fleet = Arc::new(Fleet::new(
             dispatch.clone(),
             Arc::clone(&metrics),
-            tasks.clone(),
             end.clone(),
         ));
         for (name, id) in &named {

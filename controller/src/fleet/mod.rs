@@ -15,7 +15,6 @@ use futures_util::future::BoxFuture;
 use policy::Role;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tunnel::{Handle, Liveness, OpenError, Stream, Tunnel};
 
 use crate::dispatch::Dispatch;
@@ -39,7 +38,6 @@ pub struct Fleet {
     numbers: AtomicU64,
     dispatch: Dispatch,
     metrics: Arc<Metrics>,
-    tasks: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -72,19 +70,13 @@ impl Session {
 
 impl Fleet {
     #[must_use]
-    pub fn new(
-        dispatch: Dispatch,
-        metrics: Arc<Metrics>,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Self {
+    pub fn new(dispatch: Dispatch, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
         Self {
             sessions: Mutex::default(),
             names: Mutex::default(),
             numbers: AtomicU64::default(),
             dispatch,
             metrics,
-            tasks,
             stop,
         }
     }

@@ -12,7 +12,8 @@ use stillmetal_work::frame::{FrameError, FrameReader, write_frame};
 use tokio::io::{AsyncRead, AsyncWrite, WriteHalf, split};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tunnel::{Head, Limits, Liveness, Stream};
+use tokio_util::sync::CancellationToken;
+use tunnel::{Head, Limits, Liveness, Stream, Tunnel};
 
 use super::{Fleet, ORDERS, Session};
 use crate::lifecycle::Core;
@@ -78,6 +79,7 @@ where
 /// No value: a connection only ever ends by an error or on request.
 enum Never {}
 
+/// Moves the tunnel's bytes and talks to the node, in one task: a heartbeat wakes no other.
 async fn connection<T>(
     fleet: &Arc<Fleet>,
     io: T,
@@ -87,18 +89,33 @@ async fn connection<T>(
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let connected = tunnel::connect(io, &Limits::default()).await;
+    // boxed: its room is not kept for as long as the connection lasts
+    let connected = Box::pin(tunnel::connect(io, &Limits::default())).await;
     let (tunnel, driver) = connected.map_err(Ended::Tunnel)?;
     let cut = fleet.stop.child_token();
-    let gone = cut.clone();
-    fleet.tasks.spawn(async move {
+    let driving = async {
         tokio::select! {
             _end = driver => {}
-            () = gone.cancelled() => {}
+            () = cut.cancelled() => {}
         }
-    });
-    // ends the tunnel with this function, however it ends
-    let _guard = cut.clone().drop_guard();
+    };
+    let mut talk = std::pin::pin!(talk(fleet, tunnel, cut.clone(), node, address));
+    tokio::select! {
+        ended = &mut talk => return ended,
+        () = driving => {}
+    }
+    // the tunnel is gone, and every wait in it ends by that
+    talk.await
+}
+
+/// From the control stream's opening to the connection's end. `cut` ends it.
+async fn talk(
+    fleet: &Arc<Fleet>,
+    tunnel: Tunnel,
+    cut: CancellationToken,
+    node: &NodeId,
+    address: SocketAddr,
+) -> Result<Never, Ended> {
     let head = Head::new(CONTROL).expect("a plain word is a service's name");
     let stream = tunnel.open(&head).await.map_err(Ended::Open)?;
     let (reader, writer) = split(stream);

@@ -89,7 +89,7 @@ impl Driver {
             common: Arc::clone(common),
         };
         Self {
-            future: Box::pin(connection.run()),
+            future: Box::pin(Box::new(connection).run()),
             common: Arc::clone(common),
         }
     }
@@ -107,7 +107,8 @@ struct Connection<S> {
 }
 
 impl<S: Side> Connection<S> {
-    async fn run(mut self) -> End {
+    /// Boxed, since a future keeps room for what it is given and for where it puts it.
+    async fn run(mut self: Box<Self>) -> End {
         let mut pumps = FuturesUnordered::new();
         let end = self.pass_bytes(&mut pumps).await;
         // Before the pumps go, since they tell it to their streams.

@@ -13,10 +13,10 @@ use std::time::Duration;
 pub const STREAMS: u32 = 256;
 
 /// What a peer may have sent on one stream without its having been read, in bytes.
-pub const STREAM_WINDOW: u32 = 64 * 1024;
+pub const STREAM_WINDOW: u32 = 256 * 1024;
 
 /// The same for all streams of a connection together, in bytes.
-pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+pub const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
 
 const _: () = assert!(
     STREAMS as u64 * STREAM_WINDOW as u64 <= CONNECTION_WINDOW as u64,
@@ -78,7 +78,7 @@ impl Default for Limits {
             open: Duration::from_secs(30),
             pending_opens: 1024,
             liveness: Liveness::Ping {
-                every: Duration::from_secs(15),
+                every: Duration::from_secs(25),
                 within: Duration::from_secs(15),
             },
         }
