@@ -21,6 +21,7 @@ fn a_host_takes_unproven_work_and_its_agent_comes_back_to_it() {
     a_job_comes_back_unproven_with_the_reason(&people);
     work_that_wants_more_waits_and_is_told_why(&people);
     its_power_is_the_hosts(&people);
+    an_image_comes_without_the_layers_that_are_there(&people, &engine);
 
     // what runs goes on without the agent, and the next one brings its result
     let words = ["run", "--unproven", "--detach", "busybox", "sleep", "6"];
@@ -37,6 +38,41 @@ fn a_host_takes_unproven_work_and_its_agent_comes_back_to_it() {
     second.end();
     assert_eq!(engine.containers(), "");
     people.stop();
+}
+
+fn an_image_comes_without_the_layers_that_are_there(people: &People, engine: &Engine) {
+    let folder = people.home.path().join("grown");
+    std::fs::create_dir(&folder).unwrap();
+    let at = |name: &str| folder.join(name).display().to_string();
+    std::fs::write(at("new"), "a layer of its own\n").unwrap();
+    engine.text(["create", "--network", "none", "--name", "base", "busybox"]);
+    engine.text(["cp", &at("new"), "base:/new"]);
+    engine.text(["commit", "base", "grown:1"]);
+    engine.text(["save", "-o", &at("grown.tar"), "grown:1"]);
+    engine.text(["rm", "base"]);
+    // its own layer goes, those of busybox stay
+    engine.text(["rmi", "grown:1"]);
+    let push = ["image", "push", &at("grown.tar")];
+    people.still(push).ok().unwrap();
+    let job = ["run", "--unproven", "grown:1", "cat", "/new"];
+    let said = people.still(job).ok().unwrap().text();
+    assert!(said.contains("a layer of its own"), "{said}");
+    let events = people.still(["--json", "events"]).ok().unwrap().text();
+    let sent: Vec<serde_json::Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|event: &serde_json::Value| event["kind"] == "node.image")
+        .map(|mut event| event["data"].take())
+        .collect();
+    let [whole, rest] = &sent[..] else {
+        panic!("{events}");
+    };
+    assert_eq!(whole["bytes"], whole["of"], "{whole}");
+    assert_eq!(rest["layers_there"], 1, "{rest}");
+    let bytes = |name: &str| rest[name].as_u64().unwrap();
+    // a file of one line, the configuration, the manifest
+    assert!(bytes("bytes") < 64 * 1024, "{rest}");
+    assert!(bytes("of") > 1024 * 1024, "{rest}");
 }
 
 fn it_says_what_it_is(people: &People) {

@@ -239,6 +239,14 @@ impl Core {
         });
     }
 
+    /// A node was sent the image of a job.
+    pub fn image_sent(&mut self, now: Millis, node: &NodeId, job: JobId, data: serde_json::Value) {
+        self.event(now, "node.image", |event| {
+            (event.job, event.node) = (Some(job), Some(node.clone()));
+            event.data = data;
+        });
+    }
+
     /// An order that follows from nothing here.
     pub fn tell(&mut self, node: &NodeId, order: Order) {
         self.order(node, order);

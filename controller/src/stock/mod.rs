@@ -24,7 +24,7 @@ use crate::fleet::Fleet;
 use crate::lifecycle::{Core, Instruction};
 use crate::refusal::{Kind, Refusal};
 use crate::relay::Relay;
-use crate::vault::{ImageIndex, ImageRecord, PushError, PutError, Vault};
+use crate::vault::{Ensured, ImageIndex, ImageRecord, PushError, PutError, Vault};
 
 /// The store's name for the list of images.
 pub const SETTING: &str = "images";
@@ -186,7 +186,16 @@ impl Stock {
             }
         };
         match loaded {
-            Ok(_) => self.fleet.deliver(instruction),
+            Ok(Ensured::AlreadyThere) => self.fleet.deliver(instruction),
+            Ok(Ensured::Loaded { bytes, spared }) => {
+                let data = serde_json::json!({
+                    "image": image.id, "bytes": bytes, "of": image.bytes, "layers_there": spared,
+                });
+                let told = node.clone();
+                let tell = move |core: &mut Core, now| core.image_sent(now, &told, key.job, data);
+                self.dispatch.tell(tell).await;
+                self.fleet.deliver(instruction);
+            }
             Err(error) => {
                 let why = format!("its image could not be loaded: {}", crate::chain(&error));
                 tracing::warn!(%node, job = %key.job, why, "assignment not sent");

@@ -135,7 +135,6 @@ impl Executor for Jobs {
     }
 }
 
-/// Milliseconds since the epoch by this node's clock.
 /// What the policy forbids and what makes no sense is so on any node; the rest is this one's trouble.
 fn refused(denial: policy::Denial) -> Refused {
     match denial.status {
@@ -144,6 +143,7 @@ fn refused(denial: policy::Denial) -> Refused {
     }
 }
 
+/// Milliseconds since the epoch by this node's clock.
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let since = since.unwrap_or_default().as_millis();

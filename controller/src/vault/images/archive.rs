@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::index::full_name;
+use super::index::{Layer, full_name};
 
 /// More files than any image has.
 const FILES: usize = 100_000;
@@ -45,6 +45,8 @@ pub enum ArchiveError {
 pub(super) struct Described {
     pub(super) id: String,
     pub(super) names: Vec<String>,
+    /// From the lowest on; none where they cannot be left out one by one.
+    pub(super) layers: Vec<Layer>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,6 +55,19 @@ struct Entry {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Vec<String>,
+}
+
+/// Of an image's configuration, what tells its layers.
+#[derive(Debug, Deserialize)]
+struct Configuration {
+    rootfs: RootFs,
+}
+
+#[derive(Debug, Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
 }
 
 /// Where a file lies.
@@ -60,7 +75,12 @@ struct Entry {
 struct Place {
     at: u64,
     bytes: u64,
+    /// Where its header begins; `None`: what stands before that belongs to it, too.
+    header: Option<u64>,
 }
+
+/// What a tar archive is made of, bytes.
+const BLOCK: u64 = 512;
 
 /// The images of an archive. Blocks.
 pub(super) fn describe(archive: &mut (impl Read + Seek)) -> Result<Vec<Described>, ArchiveError> {
@@ -73,6 +93,7 @@ pub(super) fn describe(archive: &mut (impl Read + Seek)) -> Result<Vec<Described
         return Err(ArchiveError::Empty);
     }
     at_most(images.len(), "images")?;
+    let alone = images.len() == 1;
     images
         .into_iter()
         .map(|image| {
@@ -82,12 +103,31 @@ pub(super) fn describe(archive: &mut (impl Read + Seek)) -> Result<Vec<Described
             let config = read(archive, &image.config, *place, CONFIGURATION)?;
             let tags = image.repo_tags.unwrap_or_default();
             at_most(tags.len(), "names of an image")?;
+            let layers = layers(&image.layers, &config, &files);
             Ok(Described {
                 id: format!("sha256:{:x}", Sha256::digest(&config)),
                 names: tags.iter().filter_map(|tag| full_name(tag)).collect(),
+                // another image of the archive may need what an engine that has this one's layers does not
+                layers: layers.filter(|_| alone).unwrap_or_default(),
             })
         })
         .collect()
+}
+
+/// The layers of an image, if each is a file of its own.
+fn layers(paths: &[String], config: &[u8], files: &HashMap<String, Place>) -> Option<Vec<Layer>> {
+    let config: Configuration = serde_json::from_slice(config).ok()?;
+    let diffs = config.rootfs.diff_ids;
+    let layer = |(path, diff): (&String, String)| {
+        let place = files.get(path)?;
+        let end = place.at + place.bytes.next_multiple_of(BLOCK);
+        Some(Layer {
+            diff,
+            file: place.header?..end,
+        })
+    };
+    let layers: Option<Vec<Layer>> = paths.iter().zip(diffs.clone()).map(layer).collect();
+    layers.filter(|layers| layers.len() == paths.len() && layers.len() == diffs.len())
 }
 
 fn at_most(count: usize, what: &'static str) -> Result<(), ArchiveError> {
@@ -127,6 +167,7 @@ fn files(archive: &mut (impl Read + Seek)) -> Result<HashMap<String, Place>, Arc
     let mut files = HashMap::new();
     let mut tar = tar::Archive::new(archive);
     let entries = tar.entries_with_seek().map_err(ArchiveError::Tar)?;
+    let mut extended = false;
     for (number, entry) in entries.raw(true).enumerate() {
         let entry = entry.map_err(ArchiveError::Tar)?;
         if number >= FILES {
@@ -138,7 +179,13 @@ fn files(archive: &mut (impl Read + Seek)) -> Result<HashMap<String, Place>, Arc
         let place = Place {
             at: entry.raw_file_position(),
             bytes: entry.size(),
+            header: (!extended).then(|| entry.raw_header_position()),
         };
+        let kind = entry.header().entry_type();
+        extended = kind.is_pax_local_extensions()
+            || kind.is_pax_global_extensions()
+            || kind.is_gnu_longname()
+            || kind.is_gnu_longlink();
         if place.at.checked_add(place.bytes).is_none_or(|at| at > end) {
             return Err(ArchiveError::Tar(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -147,7 +194,7 @@ fn files(archive: &mut (impl Read + Seek)) -> Result<HashMap<String, Place>, Arc
         let Ok(path) = str::from_utf8(path) else {
             continue;
         };
-        if entry.header().entry_type().is_file() && files.insert(path.to_owned(), place).is_some() {
+        if kind.is_file() && files.insert(path.to_owned(), place).is_some() {
             return Err(ArchiveError::Twice {
                 path: path.to_owned(),
             });
@@ -208,9 +255,59 @@ mod tests {
             described,
             [Described {
                 id: image.id,
-                names: vec!["bench:1".into(), "other:latest".into()]
+                names: vec!["bench:1".into(), "other:latest".into()],
+                layers: Vec::new(),
             }]
         );
+    }
+
+    #[test]
+    fn the_files_of_layers_are_known_with_their_headers() {
+        let config = r#"{"rootfs":{"type":"layers","diff_ids":["sha256:a","sha256:b"]}}"#;
+        let manifest = r#"[{"Config":"c","Layers":["one","two"]}]"#;
+        let bytes = archive(&[
+            ("one", &[1; 700]),
+            ("c", config.as_bytes()),
+            ("two", &[2; 512]),
+            ("manifest.json", manifest.as_bytes()),
+        ]);
+        let layers = &of(&bytes).unwrap()[0].layers;
+        let told: Vec<_> = layers
+            .iter()
+            .map(|it| (it.diff.as_str(), it.file.clone()))
+            .collect();
+        assert_eq!(
+            told,
+            [("sha256:a", 0..1536), ("sha256:b", 2560..3584)],
+            "a header and whole blocks each"
+        );
+        // without the files that it names, or with another number of them, an image is sent as a whole
+        for manifest in [
+            r#"[{"Config":"c","Layers":["one"]}]"#,
+            r#"[{"Config":"c","Layers":["one","three"]}]"#,
+            r#"[{"Config":"c","Layers":["one","two"]},{"Config":"c"}]"#,
+        ] {
+            let bytes = archive(&[
+                ("one", &[1; 700]),
+                ("c", config.as_bytes()),
+                ("two", &[2; 512]),
+                ("manifest.json", manifest.as_bytes()),
+            ]);
+            assert!(of(&bytes).unwrap()[0].layers.is_empty(), "{manifest}");
+        }
+    }
+
+    #[test]
+    fn a_layer_with_a_long_name_is_never_left_out() {
+        let long = format!("{}/layer.tar", "x".repeat(150));
+        let config = r#"{"rootfs":{"diff_ids":["sha256:a"]}}"#;
+        let manifest = format!(r#"[{{"Config":"c","Layers":["{long}"]}}]"#);
+        let bytes = archive(&[
+            (&long, &[1; 700]),
+            ("c", config.as_bytes()),
+            ("manifest.json", manifest.as_bytes()),
+        ]);
+        assert!(of(&bytes).unwrap()[0].layers.is_empty());
     }
 
     #[test]

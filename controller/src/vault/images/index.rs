@@ -1,6 +1,7 @@
 //! Which images there are, and what their names stand for. Pure.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
 use api::image::ImageView;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,17 @@ pub struct ImageRecord {
     pub pushed_ms: u64,
     /// Who pushed it, by the certificate's name.
     pub user: String,
+    /// From the lowest on; none: they cannot be left out one by one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
+}
+
+/// A layer, and which bytes of its archive are its file, header and padding included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Its content's digest, as the image's configuration names it.
+    pub diff: String,
+    pub file: Range<u64>,
 }
 
 impl ImageRecord {
@@ -84,11 +96,6 @@ impl ImageIndex {
         self.by_id.insert(record.id.clone(), record.clone());
         changed.push(record);
         changed
-    }
-
-    /// Forgets an image; its archive may be needed by another one.
-    pub fn remove(&mut self, id: &str) -> Option<ImageRecord> {
-        self.by_id.remove(id)
     }
 
     /// The image that a job names, by id or name.
@@ -154,6 +161,7 @@ mod tests {
             bytes: 7,
             pushed_ms: 1,
             user: "somebody".into(),
+            layers: Vec::new(),
         }
     }
 

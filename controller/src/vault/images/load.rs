@@ -4,21 +4,28 @@ use std::time::Duration;
 
 use api::fleet::NodeId;
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use hop::{Answer, BoxError};
 use http_body_util::{BodyExt, Empty, Limited, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use hyper::{Request, Response, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::index::ImageRecord;
+use super::rest::{common, rest};
 use crate::relay::{CallError, Recipient, Relay};
-use crate::vault::Vault;
 use crate::vault::read::ReadError;
+use crate::vault::{ByteStream, Vault};
 
 /// Of an engine's answer, bytes.
 const ANSWER: usize = 8 * 1024 * 1024;
+/// Images of a node that are asked for their layers, the newest.
+const LOOKED_AT: usize = 64;
+/// A smaller archive is sent sooner than asked about, bytes.
+const WORTH_ASKING: u64 = 256 * 1024;
 
 /// Why a node has not got an image.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +54,8 @@ pub enum EnsureError {
 pub enum Ensured {
     /// It had it.
     AlreadyThere,
-    /// It was sent.
-    Loaded,
+    /// It was sent: so many bytes, without so many layers that were there.
+    Loaded { bytes: u64, spared: usize },
 }
 
 impl Vault {
@@ -81,11 +88,11 @@ impl Vault {
             return Ok(Ensured::AlreadyThere);
         }
         let within = self.shared.patience.load;
-        timeout(within, engine.load(&archive))
+        let loaded = timeout(within, engine.load_rest(&archive, image))
             .await
             .map_err(|_| EnsureError::Deadline { within })??;
         if engine.has(&image.id).await? {
-            return Ok(Ensured::Loaded);
+            return Ok(loaded);
         }
         Err(EnsureError::Lost {
             id: image.id.clone(),
@@ -102,9 +109,28 @@ struct Engine<'a> {
 
 impl Engine<'_> {
     async fn has(&self, id: &str) -> Result<bool, EnsureError> {
-        let request = Request::get(format!("/images/{id}/json"))
+        let found = self.ask(&format!("/images/{id}/json")).await?;
+        let found = found.and_then(|found| Some(found.get("Id")?.as_str()? == id));
+        Ok(found.unwrap_or(false))
+    }
+
+    /// The digests of the layers of each image that is there.
+    async fn layers(&self) -> Result<Vec<Vec<String>>, EnsureError> {
+        let images: Option<Vec<Listed>> = self.ask("/images/json").await?.and_then(understood);
+        let mut layers = Vec::new();
+        for Listed { id } in images.unwrap_or_default().into_iter().take(LOOKED_AT) {
+            let image = self.ask(&format!("/images/{id}/json")).await?;
+            let image: Option<Inspected> = image.and_then(understood);
+            layers.extend(image.and_then(|image| image.root_fs.layers));
+        }
+        Ok(layers)
+    }
+
+    /// `None`: there is no such thing.
+    async fn ask(&self, target: &str) -> Result<Option<serde_json::Value>, EnsureError> {
+        let request = Request::get(target)
             .body(Empty::<Bytes>::new())
-            .expect("an id of plain digits");
+            .map_err(|error| EnsureError::Answer(error.into()))?;
         let within = self.vault.shared.patience.answer;
         let asked = async {
             let answer = self.relay.call(self.to, request, Some(within)).await?;
@@ -114,11 +140,12 @@ impl Engine<'_> {
         let answered = timeout(within, asked).await;
         let (status, bytes) = answered.map_err(|_| EnsureError::Deadline { within })??;
         match status {
-            StatusCode::NOT_FOUND => Ok(false),
+            StatusCode::NOT_FOUND => Ok(None),
             StatusCode::OK => {
-                let found: serde_json::Value = serde_json::from_slice(&bytes)
-                    .map_err(|error| EnsureError::Answer(error.into()))?;
-                Ok(found.get("Id").and_then(|found| found.as_str()) == Some(id))
+                let answer = serde_json::from_slice(&bytes);
+                answer
+                    .map(Some)
+                    .map_err(|error| EnsureError::Answer(error.into()))
             }
             status => Err(EnsureError::Status {
                 status,
@@ -127,8 +154,46 @@ impl Engine<'_> {
         }
     }
 
-    async fn load(&self, archive: &store::Digest) -> Result<(), EnsureError> {
-        let (bytes, archive) = self.vault.get(archive).await?;
+    /// Sends an image without the layers that are there. The engine looks at each layer's content itself, and
+    /// needs no file of one that it has (`tarexport`, Moby); if it does not do without, it gets all.
+    async fn load_rest(
+        &self,
+        archive: &store::Digest,
+        image: &ImageRecord,
+    ) -> Result<Ensured, EnsureError> {
+        let have = if image.bytes < WORTH_ASKING || image.layers.is_empty() {
+            0
+        } else {
+            common(&image.layers, &self.layers().await?)
+        };
+        if have > 0 {
+            let parts = rest(&image.layers, image.bytes, have);
+            let bytes = parts.iter().map(|part| part.end - part.start).sum();
+            let mut streams = Vec::with_capacity(parts.len());
+            for part in parts {
+                streams.push(self.vault.get_range(archive, part).await?);
+            }
+            let body = stream::iter(streams).flatten().boxed();
+            match self.load(bytes, body).await {
+                Ok(()) => {
+                    return Ok(Ensured::Loaded {
+                        bytes,
+                        spared: have,
+                    });
+                }
+                Err(error @ (EnsureError::Status { .. } | EnsureError::Refused { .. })) => {
+                    let error = crate::chain(&error);
+                    tracing::info!(error, image = image.id, "a node wants all of an image");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let (bytes, body) = self.vault.get(archive).await?;
+        self.load(bytes, body).await?;
+        Ok(Ensured::Loaded { bytes, spared: 0 })
+    }
+
+    async fn load(&self, bytes: u64, archive: ByteStream) -> Result<(), EnsureError> {
         let request = Request::post("/images/load?quiet=1")
             .header(CONTENT_TYPE, "application/x-tar")
             .header(CONTENT_LENGTH, bytes)
@@ -149,6 +214,30 @@ impl Engine<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// What an engine tells of its images.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    id: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Inspected {
+    #[serde(rename = "RootFS")]
+    root_fs: RootFs,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RootFs {
+    layers: Option<Vec<String>>,
+}
+
+/// An answer of another kind tells nothing, and then everything is sent.
+fn understood<T: DeserializeOwned>(answer: serde_json::Value) -> Option<T> {
+    serde_json::from_value(answer).ok()
 }
 
 async fn all(answer: Response<Answer>) -> Result<Bytes, EnsureError> {

@@ -7,6 +7,7 @@ mod archive;
 mod index;
 mod load;
 mod push;
+mod rest;
 
 pub use archive::ArchiveError;
 pub use index::{ImageIndex, ImageRecord, full_name};

@@ -51,6 +51,7 @@ impl Vault {
             bytes: stored.bytes,
             pushed_ms,
             user: user.to_owned(),
+            layers: image.layers,
         };
         Ok(described.into_iter().map(record).collect())
     }
