@@ -1,7 +1,7 @@
 //! An engine on a unix socket: a few stateful containers and images, hijacked streams that echo with
 //! independent half-closes, slow answers, and a record of everything it was asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -50,12 +50,16 @@ pub struct State {
     pub containers: BTreeMap<String, Value>,
     /// What is packed of a container, by its id and the path in it.
     pub archives: BTreeMap<(String, String), Vec<u8>>,
-    /// Ids of the images that were loaded.
-    pub images: BTreeSet<String>,
+    /// Images by their ids, with the digests of their layers from the lowest on.
+    pub images: BTreeMap<String, Vec<String>>,
     /// Answers to a create with 404.
     pub refuse_create: bool,
     /// Says that it has loaded an image, and has not.
     pub lose_images: bool,
+    /// Takes no image without the files of all of its layers, whatever it has.
+    pub wants_all_layers: bool,
+    /// Lengths of the archives that came, bytes.
+    pub archives_loaded: Vec<usize>,
     /// Length of `GET /images/NAME/get`, bytes.
     pub export_bytes: u64,
     /// Requests that are being answered.
@@ -304,25 +308,49 @@ impl Inner {
             ),
             ("POST", ["images", "load"]) => self.load(&body),
             ("GET", ["images", name, "get"]) if *name != "none" => self.export(open),
-            ("GET", ["images", id, "json"]) if self.state.lock().unwrap().images.contains(*id) => {
-                answer_json(StatusCode::OK, &json!({ "Id": id }))
-            }
-            ("GET", ["images", id, "json"]) => answer_json(
-                StatusCode::NOT_FOUND,
-                &json!({ "message": format!("No such image: {id}") }),
-            ),
+            ("GET", ["images", "json"]) => self.images(),
+            ("GET", ["images", id, "json"]) => self.image(id),
             _ => answer_json(StatusCode::OK, &json!({ "ok": true, "bytes": body.len() })),
         }
     }
 
-    /// An image's id is the digest of its configuration.
-    fn load(&self, body: &[u8]) -> Response<Body> {
-        let ids = archive::image_ids(body);
-        self.change(|state| {
-            if !state.lose_images {
-                state.images.extend(ids);
+    fn images(&self) -> Response<Body> {
+        let state = self.state.lock().unwrap();
+        let list: Vec<Value> = state.images.keys().map(|id| json!({ "Id": id })).collect();
+        answer_json(StatusCode::OK, &json!(list))
+    }
+
+    fn image(&self, id: &str) -> Response<Body> {
+        match self.state.lock().unwrap().images.get(id) {
+            Some(layers) => {
+                let layers = json!({ "Type": "layers", "Layers": layers });
+                answer_json(StatusCode::OK, &json!({ "Id": id, "RootFS": layers }))
             }
-        });
+            None => answer_json(
+                StatusCode::NOT_FOUND,
+                &json!({ "message": format!("No such image: {id}") }),
+            ),
+        }
+    }
+
+    /// As the engine does it: a layer that it has, on top of the same others, needs no file.
+    fn load(&self, body: &[u8]) -> Response<Body> {
+        self.change(|state| state.archives_loaded.push(body.len()));
+        for image in archive::images(body) {
+            let mut state = self.state.lock().unwrap();
+            let layers: Vec<String> = image.layers.iter().map(|it| it.0.clone()).collect();
+            let lacks = |(number, (_, file)): (usize, &(String, bool))| {
+                let there = (state.images.values()).any(|it| it.starts_with(&layers[..=number]));
+                !file && (state.wants_all_layers || !there)
+            };
+            if image.layers.iter().enumerate().any(lacks) {
+                let message = json!({ "message": "open layer.tar: no such file or directory" });
+                return answer_json(StatusCode::OK, &json!({ "errorDetail": message }));
+            }
+            if !state.lose_images {
+                state.images.insert(image.id, layers);
+            }
+        }
         answer_json(StatusCode::OK, &json!({ "ok": true, "bytes": body.len() }))
     }
 

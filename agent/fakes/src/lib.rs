@@ -11,7 +11,7 @@ mod node;
 pub mod packed;
 mod tunnelled;
 
-pub use archive::{FakeImage, image_ids};
+pub use archive::FakeImage;
 pub use documents::FakeDocument;
 pub use engine::{FakeEngine, MEMORY, Seen, State};
 pub use node::{FakeNode, STORE};

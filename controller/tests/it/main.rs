@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod hijack;
+mod images;
 mod refusals;
 mod relay;
 mod rig;
