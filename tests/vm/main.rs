@@ -1,6 +1,5 @@
 //! The VM lane: boots the built image in QEMU and looks at it from outside, through the API and
-//! the stock `docker` client. `scripts/test-vm` runs it, in two processes: the tests of the shared machine
-//! must come one after the other.
+//! the stock `docker` client. `scripts/test-vm` runs it: most tests must come one after the other.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +9,7 @@
 mod access;
 mod boot;
 mod certify;
+mod clock;
 mod cmdline;
 mod debian;
 mod docker;

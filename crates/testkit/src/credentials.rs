@@ -67,6 +67,8 @@ pub struct ConfigOptions {
     pub authorized_keys: Option<PathBuf>,
     /// The engine listens with its own mutual TLS on port 2377 as well.
     pub engine_tls: bool,
+    /// A file with what lets it join a controller.
+    pub join_token: Option<PathBuf>,
 }
 
 /// The certificates, in a temporary folder.
@@ -169,6 +171,9 @@ impl Credentials {
         }
         if options.engine_tls {
             command = command.arg_path("--engine-tls", &top.join("engine"));
+        }
+        if let Some(token) = &options.join_token {
+            command = command.arg_path("--join-token", token);
         }
         command.run_ok()?;
         Ok(out)
