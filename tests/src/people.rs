@@ -7,6 +7,8 @@
 #![allow(clippy::missing_panics_doc, reason = "as above: each of them panics")]
 
 use std::ffi::OsStr;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -123,10 +125,15 @@ impl People {
         (format!("127.0.0.1:{}", self.port), pin.to_string())
     }
 
-    /// A file with a fresh token.
+    /// A file with a fresh token, for its owner only.
     pub fn token(&self, path: &Path) {
         let token = self.still(["token", "create"]).ok().unwrap().text();
-        std::fs::write(path, token).unwrap();
+        let mut file = std::fs::OpenOptions::new();
+        let file = file.write(true).create(true).truncate(true).mode(0o600);
+        file.open(path)
+            .unwrap()
+            .write_all(token.as_bytes())
+            .unwrap();
     }
 
     /// The only node; nothing before it has joined.
