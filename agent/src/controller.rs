@@ -234,13 +234,19 @@ async fn watch_facts(
 /// What somebody before the machine's console should know.
 async fn show(mut status: watch::Receiver<JoinStatus>, stop: CancellationToken) {
     let mut shown = None;
+    let mut joined = false;
     loop {
         let phase = status.borrow_and_update().phase.clone();
         let line = match &phase {
             Phase::Pending { fingerprint } => Some(format!(
                 "waiting for approval by the controller, fingerprint {fingerprint}"
             )),
-            Phase::Connected { .. } => Some("joined the controller".to_owned()),
+            Phase::Connected { .. } => {
+                joined = true;
+                Some("joined the controller".to_owned())
+            }
+            // later it comes back by itself, and the log tells why it was gone
+            Phase::Waiting { why, .. } if !joined => Some(format!("not joined yet: {why}")),
             Phase::Refused { why, .. } => Some(format!("the controller refused this node: {why}")),
             _ => None,
         };

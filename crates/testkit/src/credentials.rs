@@ -67,7 +67,7 @@ pub struct ConfigOptions {
     pub authorized_keys: Option<PathBuf>,
     /// The engine listens with its own mutual TLS on port 2377 as well.
     pub engine_tls: bool,
-    /// A file with what lets it join a controller.
+    /// A file with what lets it join a controller, which gives it its certificates: it has none before.
     pub join_token: Option<PathBuf>,
 }
 
@@ -157,12 +157,14 @@ impl Credentials {
     pub fn config_img(&self, options: &ConfigOptions) -> Result<PathBuf> {
         let top = self.folder.path();
         let out = top.join("config.img");
-        let mut command = image_tool()?
-            .args(["config"])
-            .arg_path("--out", &out)
-            .arg_path("--ca", &top.join("ca.pem"))
-            .arg_path("--cert", &top.join("node.pem"))
-            .arg_path("--key", &top.join("node.key"));
+        let mut command = image_tool()?.args(["config"]).arg_path("--out", &out);
+        command = match &options.join_token {
+            Some(token) => command.arg_path("--join-token", token),
+            None => command
+                .arg_path("--ca", &top.join("ca.pem"))
+                .arg_path("--cert", &top.join("node.pem"))
+                .arg_path("--key", &top.join("node.key")),
+        };
         if let Some(keys) = &options.authorized_keys {
             let image = places::build_dir().join("stillmetal-ssh.img");
             command = command
@@ -171,9 +173,6 @@ impl Credentials {
         }
         if options.engine_tls {
             command = command.arg_path("--engine-tls", &top.join("engine"));
-        }
-        if let Some(token) = &options.join_token {
-            command = command.arg_path("--join-token", token);
         }
         command.run_ok()?;
         Ok(out)
