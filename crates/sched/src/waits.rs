@@ -77,14 +77,14 @@ impl Waits {
         impatient: JobId,
     ) -> Order<'a> {
         let mut levels: BTreeMap<Reverse<i32>, Level<'a>> = BTreeMap::new();
-        let mut first = BTreeSet::new();
+        let mut first = Merged::default();
         for (name, waiting) in &self.queues {
             let Some(queue) = queues.get(name).filter(|queue| !queue.draining) else {
                 continue;
             };
             let level = levels.entry(Reverse(queue.priority)).or_default();
             for (user, jobs) in &waiting.users {
-                first.extend(jobs.range(..=impatient));
+                first.add(jobs.range(..=impatient));
                 let after = (Bound::Excluded(impatient), Bound::Unbounded);
                 let line = level.lines.entry(user).or_default();
                 line.used = usage.of(user);
@@ -108,8 +108,38 @@ impl Waits {
 /// What is left of it.
 #[derive(Debug)]
 pub(crate) struct Order<'a> {
-    impatient: BTreeSet<JobId>,
+    impatient: Merged<'a>,
     levels: BTreeMap<Reverse<i32>, Level<'a>>,
+}
+
+/// Several lists of jobs as one, by their numbers. No more of each is looked at than is asked for: thousands may
+/// wait, and a pass wants hundreds.
+#[derive(Debug, Default)]
+struct Merged<'a> {
+    lists: Vec<Range<'a, JobId>>,
+    /// The next of each list, and which list it is.
+    next: BTreeSet<(JobId, usize)>,
+}
+
+impl<'a> Merged<'a> {
+    fn add(&mut self, mut list: Range<'a, JobId>) {
+        if let Some(first) = list.next() {
+            self.next.insert((*first, self.lists.len()));
+            self.lists.push(list);
+        }
+    }
+}
+
+impl Iterator for Merged<'_> {
+    type Item = JobId;
+
+    fn next(&mut self) -> Option<JobId> {
+        let (id, index) = self.next.pop_first()?;
+        if let Some(next) = self.lists.get_mut(index).and_then(Range::next) {
+            self.next.insert((*next, index));
+        }
+        Some(id)
+    }
 }
 
 /// Jobs of one priority.
@@ -145,7 +175,7 @@ impl Iterator for Order<'_> {
     type Item = JobId;
 
     fn next(&mut self) -> Option<JobId> {
-        let first = self.impatient.pop_first();
+        let first = self.impatient.next();
         first.or_else(|| self.levels.values_mut().find_map(Level::pop))
     }
 }
