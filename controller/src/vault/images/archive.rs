@@ -256,7 +256,11 @@ mod tests {
             [Described {
                 id: image.id,
                 names: vec!["bench:1".into(), "other:latest".into()],
-                layers: Vec::new(),
+                // a header of 512 bytes, and whole blocks of as many
+                layers: vec![Layer {
+                    diff: format!("sha256:{:x}", Sha256::digest([7; 100_000])),
+                    file: 0..100_864,
+                }],
             }]
         );
     }
