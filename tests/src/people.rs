@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::{Deadline, Invocation, Output, POLL, Running, free_ports, images, poll};
+use testkit::{Deadline, Invocation, Output, POLL, Running, free_ports, images, places, poll};
 
 /// Whatever is waited for here takes a second or two, and an emulated node a minute.
 const WITHIN: Duration = Duration::from_secs(180);
@@ -33,6 +33,12 @@ pub fn program(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A program that `make lab` has put into the build's folder.
+#[must_use]
+pub fn built(name: &str) -> PathBuf {
+    places::build_dir().join(name)
 }
 
 /// Waits for something that is bound to come.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use stillmetal_tests::people::People;
-use testkit::{ConfigOptions, Credentials, Invocation, Node, node, places};
+use stillmetal_tests::people::{People, built};
+use testkit::{ConfigOptions, Credentials, Invocation, Node, node};
 
 /// Emulated, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(180);
@@ -35,7 +35,7 @@ fn boot(people: &People, name: &str, clock: &str) -> Node {
 #[test]
 #[ignore = "boots the image: VM lane"]
 fn a_clock_that_lags_by_hours_does_no_harm_and_one_that_lags_by_years_is_named() {
-    let people = People::start(|name| places::build_dir().join(name));
+    let people = People::start(built);
     // first, while there is no other
     let lost = boot(&people, "lost", "2001-01-01");
     lost.vm.wait_line("check the clock", WITHIN).unwrap();

@@ -6,18 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stillmetal_tests::bench::sides::{Side, Sides};
-use stillmetal_tests::people::People;
+use stillmetal_tests::people::{People, built};
 use testkit::{Credentials, Deadline, Output, places, poll};
 
 /// Emulated, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(180);
 /// How the engine must be started so that containers can be put into partitions and held back.
 const ENGINE: &str = r#"{"exec-opts": ["native.cgroupdriver=cgroupfs"], "runtimes": {"stillmetal": {"path": "/usr/lib/stillmetal/runc"}}}"#;
-
-/// A program that `make lab` has put into the build's folder.
-fn built(name: &str) -> PathBuf {
-    places::build_dir().join(name)
-}
 
 fn package() -> PathBuf {
     let entries = std::fs::read_dir(places::build_dir()).unwrap().flatten();

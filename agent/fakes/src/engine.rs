@@ -58,6 +58,8 @@ pub struct State {
     pub lose_images: bool,
     /// Takes no image without the files of all of its layers, whatever it has.
     pub wants_all_layers: bool,
+    /// Answers to a question for its images with 500.
+    pub hide_images: bool,
     /// Lengths of the archives that came, bytes.
     pub archives_loaded: Vec<usize>,
     /// Length of `GET /images/NAME/get`, bytes.
@@ -316,6 +318,10 @@ impl Inner {
 
     fn images(&self) -> Response<Body> {
         let state = self.state.lock().unwrap();
+        if state.hide_images {
+            let broken = json!({ "message": "layer does not exist" });
+            return answer_json(StatusCode::INTERNAL_SERVER_ERROR, &broken);
+        }
         let list: Vec<Value> = state.images.keys().map(|id| json!({ "Id": id })).collect();
         answer_json(StatusCode::OK, &json!(list))
     }

@@ -114,3 +114,15 @@ async fn an_engine_that_says_it_has_it_is_not_believed() {
     let lost = lab.ensure(&lab.push(&base()).await).await;
     assert!(matches!(lost, Err(EnsureError::Lost { .. })), "{lost:?}");
 }
+
+#[tokio::test]
+async fn an_engine_that_does_not_tell_what_it_has_gets_all() {
+    let lab = Lab::new().await;
+    lab.ensure(&lab.push(&base()).await).await.unwrap();
+    lab.rig.engine.change(|state| state.hide_images = true);
+    let other = FakeImage::layered(&["other"], &[&[1; LAYER], b"small"]);
+    let image = lab.push(&other).await;
+    let bytes = image.bytes;
+    let ensured = lab.ensure(&image).await.unwrap();
+    assert_eq!(ensured, Ensured::Loaded { bytes, spared: 0 });
+}

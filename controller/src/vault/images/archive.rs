@@ -118,7 +118,10 @@ pub(super) fn describe(archive: &mut (impl Read + Seek)) -> Result<Vec<Described
 fn layers(paths: &[String], config: &[u8], files: &HashMap<String, Place>) -> Option<Vec<Layer>> {
     let config: Configuration = serde_json::from_slice(config).ok()?;
     let diffs = config.rootfs.diff_ids;
-    let layer = |(path, diff): (&String, String)| {
+    if paths.len() != diffs.len() {
+        return None;
+    }
+    let layer = |(path, diff)| {
         let place = files.get(path)?;
         let end = place.at + place.bytes.next_multiple_of(BLOCK);
         Some(Layer {
@@ -126,8 +129,7 @@ fn layers(paths: &[String], config: &[u8], files: &HashMap<String, Place>) -> Op
             file: place.header?..end,
         })
     };
-    let layers: Option<Vec<Layer>> = paths.iter().zip(diffs.clone()).map(layer).collect();
-    layers.filter(|layers| layers.len() == paths.len() && layers.len() == diffs.len())
+    paths.iter().zip(diffs).map(layer).collect()
 }
 
 fn at_most(count: usize, what: &'static str) -> Result<(), ArchiveError> {

@@ -114,6 +114,22 @@ impl Engine<'_> {
         Ok(found.unwrap_or(false))
     }
 
+    /// How many of an image's layers are there. An engine that cannot tell, for an image of its own that is
+    /// broken, say, gets all of it.
+    async fn common_layers(&self, image: &ImageRecord) -> usize {
+        if image.bytes < WORTH_ASKING || image.layers.is_empty() {
+            return 0;
+        }
+        match self.layers().await {
+            Ok(there) => common(&image.layers, &there),
+            Err(error) => {
+                let error = crate::chain(&error);
+                tracing::info!(error, "a node does not tell its images' layers");
+                0
+            }
+        }
+    }
+
     /// The digests of the layers of each image that is there.
     async fn layers(&self) -> Result<Vec<Vec<String>>, EnsureError> {
         let images: Option<Vec<Listed>> = self.ask("/images/json").await?.and_then(understood);
@@ -161,11 +177,7 @@ impl Engine<'_> {
         archive: &store::Digest,
         image: &ImageRecord,
     ) -> Result<Ensured, EnsureError> {
-        let have = if image.bytes < WORTH_ASKING || image.layers.is_empty() {
-            0
-        } else {
-            common(&image.layers, &self.layers().await?)
-        };
+        let have = self.common_layers(image).await;
         if have > 0 {
             let parts = rest(&image.layers, image.bytes, have);
             let bytes = parts.iter().map(|part| part.end - part.start).sum();
